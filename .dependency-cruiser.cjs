@@ -1,0 +1,78 @@
+/**
+ * Imports point one way:
+ *   cli, web, service → sync, verify → control, engines (the contract) → model
+ * and nobody outside an engine's folder imports its driver.
+ */
+
+/** @type {import('dependency-cruiser').IConfiguration} */
+module.exports = {
+  forbidden: [
+    { name: 'no-circular', severity: 'error', from: {}, to: { circular: true, dependencyTypesNot: ['type-only'] } },
+    {
+      name: 'model-is-the-ground',
+      comment: 'src/model imports nothing of ours outside itself',
+      severity: 'error',
+      from: { path: '^src/model/' },
+      to: { path: '^src/(?!model/)' },
+    },
+    {
+      name: 'engines-import-only-model',
+      severity: 'error',
+      from: { path: '^src/engines/' },
+      to: { path: '^src/(?!model/|engines/)' },
+    },
+    {
+      name: 'engines-do-not-know-each-other',
+      severity: 'error',
+      from: { path: '^src/engines/([^/]+)/' },
+      to: { path: '^src/engines/[^/]+/', pathNot: '^src/engines/$1/' },
+    },
+    {
+      name: 'only-the-registry-names-engines',
+      comment: 'everything else asks for capabilities through src/engines/registry.ts',
+      severity: 'error',
+      from: { path: '^src/', pathNot: '^src/engines/(registry\\.ts|[^/]+/)|^src/demo/' },
+      to: { path: '^src/engines/[^/]+/' },
+    },
+    {
+      name: 'control-imports-down',
+      severity: 'error',
+      from: { path: '^src/control/' },
+      to: { path: '^src/(sync|verify|service|cli|web|demo)/' },
+    },
+    {
+      name: 'sync-and-verify-import-down',
+      severity: 'error',
+      from: { path: '^src/(sync|verify)/' },
+      to: { path: '^src/(service|cli|web|demo)/' },
+    },
+    {
+      name: 'service-imports-down',
+      severity: 'error',
+      from: { path: '^src/service/' },
+      to: { path: '^src/(cli|web|demo)/' },
+    },
+    {
+      name: 'drivers-stay-in-their-engine',
+      severity: 'error',
+      from: { pathNot: '^src/engines/[^/]+/' },
+      to: { path: 'node_modules/(pg|pg-copy-streams|mysql2|mssql|tedious|mongodb|ioredis|neo4j-driver|kafkajs)/' },
+    },
+    {
+      name: 'knex-only-in-control',
+      severity: 'error',
+      from: { pathNot: '^src/control/' },
+      to: { path: 'node_modules/knex/' },
+    },
+  ],
+  options: {
+    doNotFollow: { path: 'node_modules' },
+    tsPreCompilationDeps: true,
+    tsConfig: { fileName: 'tsconfig.json' },
+    enhancedResolveOptions: {
+      extensions: ['.ts', '.js', '.mjs', '.json'],
+      exportsFields: ['exports'],
+      conditionNames: ['import', 'node', 'default'],
+    },
+  },
+};

@@ -1,0 +1,72 @@
+import type { TableName } from './tables.ts';
+import type { Position } from './position.ts';
+
+/**
+ * One exact value: the engine's exact text for the column's logical type (as text, or as its UTF-8 bytes), or bytes for
+ * binary columns. Never a number, never a Date: JavaScript's lose digits (DESIGN §5).
+ */
+export type Cell = string | Uint8Array | null;
+
+/** A cell of a change. `undefined` is *absent*: the source did not send it (unchanged TOAST, LOB). Absent is never NULL. */
+export type ChangeCell = Cell | undefined;
+
+/** Rows as one flat array: row r, column c is `cells[r * columns.length + c]`. */
+export interface RowBatch {
+  readonly columns: readonly string[];
+  readonly rows: number;
+  readonly cells: readonly Cell[];
+}
+
+/** A relation as the stream described it when the changes below it were made. */
+export interface ChangeRelation {
+  readonly name: TableName;
+  /** Same identity as `Table.id`. */
+  readonly id: string;
+  readonly columns: readonly string[];
+  /** The engine's own notes on the columns' types (object id and modifier): differs when a column was retyped. */
+  readonly columnTypes: readonly string[];
+}
+
+export const Op = { Insert: 1, Update: 2, Delete: 3, Truncate: 4 } as const;
+export type Op = (typeof Op)[keyof typeof Op];
+
+/**
+ * Changes of one relation in source order, flat: change i has `ops[i]`; its rows lie in `cells` at `before[i]` and
+ * `after[i]` (offsets of a row's first cell, −1 for none). A before-row holds the replica identity; its other cells are
+ * absent. An update whose key did not change may have no before-row.
+ */
+export interface TableChanges {
+  readonly relation: ChangeRelation;
+  readonly ops: Op[];
+  readonly before: number[];
+  readonly after: number[];
+  readonly cells: ChangeCell[];
+  /** Some cell of an after-row is absent. */
+  hasAbsent: boolean;
+  /**
+   * What the snapshot source needs to know before it may answer for rows with absent cells: opaque tokens of the
+   * transactions that made them (PostgreSQL: transaction ids). A decoded commit may not be visible yet.
+   */
+  readonly visibility: string[];
+}
+
+/**
+ * A piece of the stream. Its tables are in order of first change; one relation may appear twice when it was altered in
+ * between. `end` is the position after the last transaction it completes; null: the piece ends inside a transaction and
+ * the next one continues it. A piece with no tables and an `end` is idle progress.
+ */
+export interface ChangePiece {
+  readonly tables: TableChanges[];
+  readonly end: Position | null;
+  /** Memory held by its cells, approximately. */
+  readonly bytes: number;
+  readonly changes: number;
+  /** Transactions completed by this piece. */
+  readonly transactions: number;
+  /** When the last transaction of the piece committed at the source, ms since 1970; null for idle progress. */
+  readonly committedAt: number | null;
+}
+
+export function emptyTableChanges(relation: ChangeRelation): TableChanges {
+  return { relation, ops: [], before: [], after: [], cells: [], hasAbsent: false, visibility: [] };
+}

@@ -1,0 +1,70 @@
+import type { LogicalType } from './types.ts';
+
+/** A table within the database a session is connected to. Names are exact, unquoted. */
+export interface TableName {
+  readonly schema: string;
+  readonly table: string;
+}
+
+/** For messages and logs only: never becomes SQL. */
+export function displayName(name: TableName): string {
+  return `${name.schema}.${name.table}`;
+}
+
+export interface Column {
+  readonly name: string;
+  /** As the engine declares it, e.g. `numeric(10,2)`, `"my schema".mood`. */
+  readonly nativeType: string;
+  readonly type: LogicalType;
+  readonly nullable: boolean;
+  /** The engine computes it (generated, computed, rowversion): it is declared, never written. */
+  readonly generated: string | null;
+  readonly identity: 'always' | 'by default' | null;
+  /** The default's expression as the engine prints it, or null. */
+  readonly default: string | null;
+  /** Named only where it differs from the database's. */
+  readonly collation: string | null;
+}
+
+export interface Key {
+  readonly name: string;
+  readonly columns: readonly string[];
+  readonly primary: boolean;
+  /** All columns are not null, the index is valid, not partial, not on expressions, and not deferrable. */
+  readonly usable: boolean;
+  /** Two different byte strings may be equal under it (case-insensitive collation, numeric 1.0 = 1.00). */
+  readonly loose: boolean;
+}
+
+export interface Index {
+  readonly name: string;
+  readonly columns: readonly string[];
+  readonly unique: boolean;
+  /** The engine's own statement that makes it, for the same engine. */
+  readonly definition: string;
+}
+
+export interface Table {
+  readonly name: TableName;
+  /** The engine's identity of the table (an object id): another one under the same name is another table. */
+  readonly id: string;
+  readonly kind: 'table' | 'partitioned' | 'other';
+  readonly columns: readonly Column[];
+  /** Primary key first, then unique indexes by name. */
+  readonly keys: readonly Key[];
+  /** What is not a key: secondary indexes, unique ones that are not usable as keys included. */
+  readonly indexes: readonly Index[];
+  /** Enabled user triggers, by name. */
+  readonly triggers: readonly string[];
+  /** Foreign keys by name: of this table, and of others that refer to it. */
+  readonly foreignKeys: readonly string[];
+  readonly referencedBy: readonly string[];
+  /** The catalog's estimate; null where there is none yet. */
+  readonly estimatedRows: number | null;
+  readonly bytes: number;
+}
+
+/** The columns that are carried: those the engine does not compute itself. */
+export function carriedColumns(table: Table): readonly Column[] {
+  return table.columns.filter((column) => column.generated === null);
+}
