@@ -35,7 +35,7 @@ export interface OpenOptions {
   readonly installation: Installation;
   /** Shown to the DBA by the server (application_name and the like). */
   readonly applicationName: string;
-  /** Sessions the handle may have open at once, readers and appliers not counted. */
+  /** Idle sessions kept for short queries. */
   readonly maxSessions?: number;
 }
 
