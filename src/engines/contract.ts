@@ -63,6 +63,8 @@ export interface EngineDatabase {
 export interface Catalog {
   /** The tables as they are now, in one round trip; null for one that is missing or not visible. Same order as asked. */
   describe(names: readonly TableName[]): Promise<(Table | null)[]>;
+  /** No row is visible. Reads at most one. */
+  isEmpty(name: TableName): Promise<boolean>;
 }
 
 /** What is missing for a role, each with the exact SQL that fixes it. */
@@ -198,6 +200,11 @@ export interface ChangeSource {
 }
 
 export interface ReadOptions {
+  /**
+   * Positions of groups that are ahead of `from`: no piece reaches across one of them, so that such a group can skip
+   * whole pieces (never apply a change twice: a key that has moved on would not be found under its old name).
+   */
+  readonly breakAt: readonly Position[];
   /** A piece is handed out when it holds this many changes, or … */
   readonly maxChanges: number;
   /** … this many bytes (a piece may end inside a transaction then), or when nothing more is waiting at the source. */
@@ -289,6 +296,17 @@ export interface Destination {
     lockWaitMs: number;
     create: Position | null;
   }): Promise<GroupApplier | null>;
+  /**
+   * After a gap: the group starts again at `position`; none of its mappings is live any more and their backlogs are gone. Their
+   * tables keep the rows they have. Fenced by `epoch` like `takeGroup`.
+   */
+  resetGroup(options: {
+    stream: string;
+    group: string;
+    epoch: number;
+    lockWaitMs: number;
+    position: Position;
+  }): Promise<void>;
   /** Removes a group and all that belongs to it. */
   dropGroup(stream: string, group: string): Promise<void>;
   /** The copy side: generations, staging tables, folds and swaps. */
@@ -297,6 +315,8 @@ export interface Destination {
   lanes(table: Table): readonly string[];
   /** How `source` would be declared here: native types chosen, what does not translate listed. */
   design(source: Table, target: TableName, key: readonly string[]): TableDesign;
+  /** Triggers and foreign keys can be kept from firing for our sessions. */
+  canSuspendTriggers(): Promise<boolean>;
   /** Every group, generation and staging table of this installation, for `doctor` and clean-up. */
   inventory(): Promise<{ stream: string | null; mappingUid: string | null; objects: string[] }[]>;
 }
@@ -374,6 +394,8 @@ export interface GenerationState {
   readonly route: Route | null;
   readonly finishedRequest: number | null;
   readonly copyRequest: number | null;
+  /** The highest epoch a copier had; draw the next one above it. */
+  readonly copyEpoch: number;
   readonly backlogBytes: number;
 }
 
@@ -427,8 +449,8 @@ export interface FoldSession {
 
 /** One copy, from its staging table to its replacement. `load` may be called by several at once; the rest by one. */
 export interface CopySession extends FoldSession {
-  /** Chunk plan stored with the generation: null until `savePlan`. A resumed copy goes on with it. */
-  readonly plan: ChunkPlan | null;
+  /** The chunk plan stored with the generation: null until `savePlan`. A resumed copy goes on with it. */
+  plan(): Promise<ChunkPlan | null>;
   savePlan(plan: ChunkPlan): Promise<void>;
   /** Ids of chunks that are in. */
   loadedChunks(): Promise<ReadonlySet<number>>;

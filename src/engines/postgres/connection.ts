@@ -53,6 +53,22 @@ export class Session {
     }
   }
 
+  /** Several statements in one round trip (simple protocol): the rows each of them touched, in order. */
+  async run(doing: string, statements: readonly string[]): Promise<number[]> {
+    if (this.lost)
+      throw new SluiceError('CONNECTION_LOST', `could not ${doing}: the connection was lost`, { cause: this.lost });
+    try {
+      const result: unknown = await this.client.query(statements.join(';\n'));
+      return (Array.isArray(result) ? (result as pg.QueryResult[]) : [result as pg.QueryResult]).map(
+        (each) => each.rowCount ?? 0,
+      );
+    } catch (error) {
+      throw this.lost
+        ? new SluiceError('CONNECTION_LOST', `could not ${doing}: the connection was lost`, { cause: error })
+        : classify(error, doing);
+    }
+  }
+
   /** Runs `work` in a transaction; rolls back when it throws. */
   async transaction<T>(begin: string, work: () => Promise<T>): Promise<T> {
     await this.query('begin a transaction', begin);
