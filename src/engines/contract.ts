@@ -311,8 +311,11 @@ export interface Destination {
   dropGroup(stream: string, group: string): Promise<void>;
   /** The copy side: generations, staging tables, folds and swaps. */
   readonly copies: CopyDestination;
-  /** Same-engine lanes this destination's loader understands for these columns. */
-  lanes(table: Table): readonly string[];
+  /**
+   * Byte lanes this destination's loader understands for these columns of `table`, best first. A lane's name says all that
+   * the bytes depend on: it can be used when the source lists the same name for the columns that go into these, in order.
+   */
+  lanes(table: Table, columns: readonly string[]): readonly string[];
   /** How `source` would be declared here: native types chosen, what does not translate listed. */
   design(source: Table, target: TableName, key: readonly string[]): TableDesign;
   /** Triggers and foreign keys can be kept from firing for our sessions. */

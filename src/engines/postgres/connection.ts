@@ -10,11 +10,12 @@ const TEXT_ONLY = { getTypeParser: () => (value: string) => value } as unknown a
 
 /**
  * What a session must agree on so that text means the same everywhere: dates in ISO, floats shortest-exact, bytes in hex,
- * UTC; no search path, so that every name is a full one. Sent as statements, not as start-up options, which poolers refuse.
+ * UTC, money with two digits; no search path, so that every name is a full one. Sent as statements, not as start-up options, which poolers refuse.
  */
 const SESSION_SETTINGS = `
   SET client_encoding = 'UTF8'; SET datestyle = 'ISO, MDY'; SET intervalstyle = 'postgres'; SET timezone = 'UTC';
-  SET extra_float_digits = 1; SET bytea_output = 'hex'; SET xmloption = 'content'; SET search_path = '';
+  SET extra_float_digits = 1; SET bytea_output = 'hex'; SET xmloption = 'content'; SET lc_monetary = 'C';
+  SET search_path = '';
   SET statement_timeout = 0; SET lock_timeout = 0; SET idle_in_transaction_session_timeout = 0;
   SET standard_conforming_strings = on`;
 
