@@ -16,6 +16,8 @@ export class Output {
   readonly json: boolean;
   private readonly terminal: Terminal;
   private bars: cliProgress.MultiBar | null = null;
+  /** Lines of the last picture, to be drawn over by the next. */
+  private painted = 0;
 
   constructor(terminal: Terminal, json: boolean) {
     this.terminal = terminal;
@@ -34,6 +36,7 @@ export class Output {
 
   /** Said on the way; never part of the result. */
   note(text: string): void {
+    this.painted = 0;
     if (this.bars) this.bars.log(`${text}\n`);
     else this.terminal.stderr.write(`${text}\n`);
   }
@@ -47,6 +50,17 @@ export class Output {
   /** Without a terminal a line at most each 5 seconds takes the bar's place. */
   progress(label: string, expected: number | null): ProgressBar {
     return this.interactive ? this.bar(label, expected) : this.lines(label, expected);
+  }
+
+  /** A picture of several lines, over the last one. Only where `interactive`. */
+  repaint(lines: readonly string[]): void {
+    const { stderr } = this.terminal;
+    const columns = 'columns' in stderr ? stderr.columns : 80;
+    const up = this.painted > 0 ? `\x1b[${this.painted}A` : '';
+    // Cut, because a wrapped line would be two; \x1b[K clears what a longer line left, \x1b[J what more lines left.
+    const text = lines.map((line) => `${[...line].slice(0, columns - 1).join('')}\x1b[K\n`).join('');
+    stderr.write(`${up}${text}\x1b[J`);
+    this.painted = lines.length;
   }
 
   /** Leaves the terminal as it was. */
