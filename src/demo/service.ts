@@ -3,7 +3,7 @@ import { spawn, type ChildProcess } from 'node:child_process';
 import { closeSync, openSync, readFileSync } from 'node:fs';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { SluiceError } from '../model/errors.ts';
+import { SluiceError, type ErrorCode } from '../model/errors.ts';
 import { CONTROL_DATABASE, type Stage } from './stage.ts';
 
 /** The command line beside us: src/cli/main.ts under tsx, dist/cli/main.js when built. */
@@ -35,8 +35,11 @@ export class DemoService {
     child.stderr.setEncoding('utf8').on('data', (piece: string) => (noise += piece));
     await new Promise((resolve) => child.once('close', resolve));
     const envelope = parse(text);
-    if (envelope?.ok === true) return envelope.summary;
-    throw new SluiceError('INTERNAL', `sluice ${args.join(' ')}: ${envelope?.summary ?? noise.trim()}`);
+    if (envelope === null) throw new SluiceError('INTERNAL', `sluice ${args.join(' ')}: ${noise.trim()}`);
+    if (envelope.ok) return envelope.summary;
+    throw new SluiceError(envelope.error?.code ?? 'INTERNAL', envelope.summary, {
+      hint: envelope.error?.hint ?? undefined,
+    });
   }
 
   /** `sluice run` in the background, its log in the stage's folder. */
@@ -92,10 +95,16 @@ export class DemoService {
   }
 }
 
-function parse(text: string): { ok?: unknown; summary: string } | null {
+/** The envelope of `--json` (src/cli/envelope.ts); null when the command died before it could answer. */
+interface Answer {
+  readonly ok: boolean;
+  readonly summary: string;
+  readonly error: { readonly code: ErrorCode; readonly hint: string | null } | null;
+}
+
+function parse(text: string): Answer | null {
   try {
-    const value: unknown = JSON.parse(text);
-    return typeof value === 'object' && value !== null && 'summary' in value ? (value as { summary: string }) : null;
+    return JSON.parse(text) as Answer;
   } catch {
     return null;
   }
