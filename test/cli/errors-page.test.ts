@@ -1,0 +1,17 @@
+import { expect } from 'chai';
+import { readFileSync } from 'node:fs';
+import { spawnSync } from 'node:child_process';
+import { ERROR_CODES } from '../../src/model/errors.ts';
+
+describe('docs/errors.md', () => {
+  it('is what src/model/errors.ts says', () => {
+    const check = spawnSync(process.execPath, ['scripts/print-errors.mjs', '--check'], { encoding: 'utf8' });
+    expect(check.stderr).to.equal('');
+    expect(check.status).to.equal(0);
+  });
+
+  it('has every code', () => {
+    const page = readFileSync('docs/errors.md', 'utf8');
+    for (const code of Object.keys(ERROR_CODES)) expect(page).to.include(`| \`${code}\` |`);
+  });
+});
