@@ -386,6 +386,8 @@ export interface GenerationRequest {
   readonly columns: readonly RouteColumn[];
   readonly design: TableDesign;
   readonly target: TableName;
+  /** The table that is there already; null: the copy becomes the table. */
+  readonly live: Table | null;
   readonly lockWaitMs: number;
 }
 

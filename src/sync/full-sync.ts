@@ -148,6 +148,7 @@ class FullSync {
       columns: check.columns,
       design: target.design(table, this.#options.target, check.key),
       target: this.#options.target,
+      live,
       lockWaitMs: this.#options.lockWaitMs,
     };
     const session = await this.#open(request);
@@ -158,7 +159,7 @@ class FullSync {
         await this.#options.sourceObjects(objects);
         await failpoint('copy.included');
       }
-      const rows = await this.#copy(session, snapshot, table, check);
+      const rows = await this.#copy(session, snapshot, table, live, check);
       this.#report({ phase: 'indexing' });
       await session.buildKey();
       await failpoint('copy.key-built');
@@ -183,9 +184,15 @@ class FullSync {
     }
   }
 
-  async #copy(session: CopySession, snapshot: SnapshotSource, table: Table, check: SchemaCheck): Promise<number> {
+  async #copy(
+    session: CopySession,
+    snapshot: SnapshotSource,
+    table: Table,
+    live: Table | null,
+    check: SchemaCheck,
+  ): Promise<number> {
     const columns = check.columns.map((column) => column.source);
-    const lane = this.#lane(snapshot, table, columns);
+    const lane = this.#lane(snapshot, table, live, check);
     if (this.#options.stream === null) return this.#copyWhole(session, snapshot, table, columns, lane);
     for (;;) {
       let plan = await session.plan();
@@ -318,11 +325,17 @@ class FullSync {
     }
   }
 
-  #lane(snapshot: SnapshotSource, table: Table, columns: readonly string[]): string {
+  #lane(snapshot: SnapshotSource, table: Table, live: Table | null, check: SchemaCheck): string {
     const target = this.#options.destination.destination;
     if (!target || this.#options.source.engine.name !== this.#options.destination.engine.name) return 'cells';
-    const understood = target.lanes(table);
-    return snapshot.lanes(table, columns).find((lane) => understood.includes(lane)) ?? 'cells';
+    const from = check.columns.map((column) => column.source);
+    const understood = live
+      ? target.lanes(
+          live,
+          check.columns.map((column) => column.target),
+        )
+      : target.lanes(table, from);
+    return snapshot.lanes(table, from).find((lane) => understood.includes(lane)) ?? 'cells';
   }
 
   async #requireEmpty(live: Table): Promise<void> {

@@ -1,7 +1,8 @@
 /** Describes tables from PostgreSQL's system catalogs (manual, chapter "System Catalogs"): any number of them in one round trip. */
-import type { Column, Index, Key, Table, TableName } from '../../model/tables.ts';
+import { displayName, type Column, type Index, type Key, type Table, type TableName } from '../../model/tables.ts';
 import type { Catalog } from '../contract.ts';
 import type { Connection } from './connection.ts';
+import { quoteTable } from './sql.ts';
 import { ENGINE, isLooseType, logicalType, type PgType } from './types.ts';
 
 /**
@@ -170,6 +171,14 @@ export class PostgresCatalog implements Catalog {
       const raw = byNumber.get(index + 1);
       return raw ? table(name, raw, types) : null;
     });
+  }
+
+  async isEmpty(name: TableName): Promise<boolean> {
+    const rows = await this.#connection.query(
+      `look whether ${displayName(name)} is empty`,
+      `SELECT 1 AS found FROM ${quoteTable(name)} LIMIT 1`,
+    );
+    return rows.length === 0;
   }
 }
 

@@ -1,16 +1,16 @@
 /** The copy side of a destination: generations from their staging table to their replacement (PROTOCOL, A copy). */
 import { SluiceError } from '../../model/errors.ts';
-import { displayName } from '../../model/tables.ts';
+import { displayName, type TableName } from '../../model/tables.ts';
 import type { CopyDestination, CopySession, FoldSession, GenerationRequest, GenerationState } from '../contract.ts';
 import { holdMapping, suspendTriggers } from './applier.ts';
 import type { Connection, Session } from './connection.ts';
-import { createTableSql } from './ddl.ts';
+import { createTableSql, ownDesign } from './ddl.ts';
 import { PostgresCopy } from './copy.ts';
 import { PostgresFold } from './fold.ts';
 import { backlogTable, createBacklogSql, stagingTable } from './home.ts';
 import { pastFrozenHolders, sessionId } from './locks.ts';
 import { ROUTE_COLUMNS, routeOf, type StoredRoute } from './routes.ts';
-import { quoteTable } from './sql.ts';
+import { quoteIdentifier, quoteTable } from './sql.ts';
 import { APPLY_SETTINGS } from './table-applier.ts';
 
 export class PostgresCopies implements CopyDestination {
@@ -75,7 +75,7 @@ export class PostgresCopies implements CopyDestination {
           );
           const generation = Number(row['last_generation']) + 1;
           await session.run('create the staging table', [
-            ...createTableSql(request.design, stagingTable(request.mappingUid, generation)),
+            ...stagingSql(request, stagingTable(request.mappingUid, generation)),
             ...(request.stream === null ? [] : createBacklogSql(backlogTable(request.mappingUid, generation))),
           ]);
           await session.query(
@@ -328,6 +328,18 @@ async function discardCopy(
   await session.query('discard chunk marks', `DELETE FROM sluice.chunks WHERE mapping_uid = $1`, [mappingUid]);
 }
 
+/** The staging table: like the live one where there is one, so that rows go over without a cast; else as designed. */
+function stagingSql(request: GenerationRequest, name: TableName): string[] {
+  if (request.live) {
+    const columns = request.columns.map((column) => quoteIdentifier(column.target)).join(', ');
+    return [`CREATE TABLE ${quoteTable(name)} AS SELECT ${columns} FROM ${quoteTable(request.live.name)} WITH NO DATA`];
+  }
+  const designed = ownDesign(request.design);
+  const schema =
+    designed.types.length > 0 ? [`CREATE SCHEMA IF NOT EXISTS ${quoteIdentifier(request.target.schema)}`] : [];
+  return [...schema, ...designed.types, createTableSql(designed, name)];
+}
+
 function normalized(route: StoredRoute): unknown {
   return [
     route.relationId,
@@ -337,6 +349,7 @@ function normalized(route: StoredRoute): unknown {
     route.target.table,
     route.columns.map((column) => [column.source, column.target]),
     route.key,
+    route.likeLive ?? false,
   ];
 }
 

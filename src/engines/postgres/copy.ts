@@ -5,7 +5,7 @@ import { displayName, type Column, type Table } from '../../model/tables.ts';
 import type { Chunk, ChunkPlan, CopySession, GenerationRequest, RowStream } from '../contract.ts';
 import { PostgresCatalog } from './catalog.ts';
 import type { Connection, Session } from './connection.ts';
-import { indexSql, keySql, renameIndexesSql } from './ddl.ts';
+import { indexSql, keySql, ownDesign } from './ddl.ts';
 import { PostgresFold } from './fold.ts';
 import { stagingTable } from './home.ts';
 import { loadRows } from './loader.ts';
@@ -130,15 +130,15 @@ export class PostgresCopy extends PostgresFold implements CopySession {
       [this.options.mappingUid],
     );
     if (row?.['is_key_built'] === 't') return;
-    const build = keySql(this.#request.design, this.options.target);
-    if (build !== null) {
+    const build = this.#keySql();
+    if (build.length > 0) {
       await this.session.run('make room for the key', [`SET maintenance_work_mem = '256MB'`]);
       try {
-        await this.session.run('build the key', [build]);
+        await this.session.run('build the key', build);
       } catch (error) {
         if (!hasCode(error, 'ROW_REFUSED')) throw error;
         await this.#dropDuplicates();
-        await this.session.run('build the key', [build]);
+        await this.session.run('build the key', build);
       }
     }
     await this.session.run('gather statistics', [`ANALYZE ${quoteTable(this.options.target)}`]);
@@ -154,7 +154,7 @@ export class PostgresCopy extends PostgresFold implements CopySession {
       [this.options.mappingUid],
     );
     if (row?.['is_indexed'] === 't') return;
-    const statements = indexSql(this.#request.design, this.options.target);
+    const statements = indexSql(ownDesign(this.#request.design), this.options.target);
     await this.session.transaction('BEGIN', async () => {
       if (statements.length > 0) await this.session.run('build the indexes', statements);
       await this.#update('note that the indexes are built', 'is_indexed = true');
@@ -219,7 +219,7 @@ export class PostgresCopy extends PostgresFold implements CopySession {
     if (this.#swap === 'absent') {
       await this.session.run(`put ${displayName(target)} in place`, [
         `CREATE SCHEMA IF NOT EXISTS ${quoteIdentifier(target.schema)}`,
-        ...(await renameIndexesSql(this.session, this.options.target, target)),
+        ...(await this.#renameIndexes()),
         `ALTER TABLE ${quoteTable(this.options.target)} RENAME TO ${quoteIdentifier(target.table)}`,
         `ALTER TABLE ${quoteTable({ schema: this.options.target.schema, table: target.table })} SET SCHEMA ${quoteIdentifier(target.schema)}`,
       ]);
@@ -271,6 +271,35 @@ export class PostgresCopy extends PostgresFold implements CopySession {
 
   #hasOtherUnique = false;
 
+  #keySql(): string[] {
+    if (this.#request.live === null) return keySql(ownDesign(this.#request.design), this.options.target);
+    if (this.options.route.key.length === 0) return [];
+    const key = this.#keyColumns().map((column) => quoteIdentifier(column.name));
+    return [`ALTER TABLE ${quoteTable(this.options.target)} ADD PRIMARY KEY (${key.join(', ')})`];
+  }
+
+  /** Indexes were named after the staging table by the server: named after the table they now belong to, where that name is free. */
+  async #renameIndexes(): Promise<string[]> {
+    const { target } = this.options.route;
+    const rows = await this.session.query(
+      'list the indexes of the staging table',
+      `SELECT old.name, CASE WHEN taken.relname IS NULL THEN old.new END AS new FROM (
+         SELECT c.relname AS name, left(replace(c.relname, $2, $3), 63) AS new, row_number() OVER (PARTITION BY left(replace(c.relname, $2, $3), 63)) AS n
+           FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid WHERE i.indrelid = $1::regclass) old
+         LEFT JOIN pg_namespace s ON s.nspname = $4
+         LEFT JOIN pg_class taken ON taken.relnamespace = s.oid AND taken.relname = old.new
+        WHERE old.n = 1`,
+      [quoteTable(this.options.target), this.options.target.table, target.table, target.schema],
+    );
+    return rows.flatMap((row) =>
+      row['new'] == null
+        ? []
+        : [
+            `ALTER INDEX ${quoteTable({ schema: this.options.target.schema, table: row['name'] ?? '' })} RENAME TO ${quoteIdentifier(row['new'])}`,
+          ],
+    );
+  }
+
   async #describeLive(): Promise<Table | null> {
     const [table = null] = await new PostgresCatalog(this.connection).describe([this.options.route.target]);
     this.#hasOtherUnique = table !== null && (table.keys.length > 1 || table.indexes.some((index) => index.unique));
@@ -294,9 +323,12 @@ export class PostgresCopy extends PostgresFold implements CopySession {
 
   /** Columns as the staging table has them, in the order of the route. */
   #columns(): Column[] {
+    const { live, design } = this.#request;
     return this.options.route.columns.map((column) => {
-      const designed = this.#request.design.columns.find((candidate) => candidate.target === column.target);
-      if (!designed) throw new SluiceError('INTERNAL', `column ${column.target} is not part of the design`);
+      const found = live?.columns.find((candidate) => candidate.name === column.target);
+      if (found) return found;
+      const designed = design.columns.find((candidate) => candidate.target === column.target);
+      if (live || !designed) throw new SluiceError('INTERNAL', `column ${column.target} is not part of the design`);
       return {
         name: designed.target,
         nativeType: designed.nativeType,

@@ -83,6 +83,12 @@ export function design(source: Table, target: TableName, key: readonly string[])
   };
 }
 
+/** A design made by this engine, which is the only one that its copies are given. */
+export function ownDesign(made: TableDesign): PostgresDesign {
+  if (!('declared' in made)) throw new SluiceError('INTERNAL', 'the table was designed by another engine');
+  return made as PostgresDesign;
+}
+
 /** `withKey`: with the key in it (default: bare, the key is built after the load). */
 export function createTableSql(designed: PostgresDesign, name: TableName, options: { withKey?: boolean } = {}): string {
   const lines = designed.declared.map(

@@ -8,7 +8,7 @@ import type { Connection } from './connection.ts';
 import { PostgresCopies } from './copies.ts';
 import { design } from './ddl.ts';
 import { backlogTable, prepareHome } from './home.ts';
-import { lanes } from './loader.ts';
+import { loaderLanes } from './loader.ts';
 import { pastFrozenHolders } from './locks.ts';
 import { quoteTable } from './sql.ts';
 
@@ -113,8 +113,8 @@ export class PostgresDestination implements Destination {
     );
   }
 
-  lanes(table: Table): readonly string[] {
-    return lanes(table);
+  lanes(table: Table, columns: readonly string[]): readonly string[] {
+    return loaderLanes(table, columns);
   }
 
   design(source: Table, target: TableName, key: readonly string[]): TableDesign {

@@ -10,6 +10,8 @@ export interface StoredRoute {
   readonly target: TableName;
   readonly columns: readonly RouteColumn[];
   readonly key: readonly string[];
+  /** The staging table was made like a live one that is there. */
+  readonly likeLive?: boolean;
 }
 
 export const ROUTE_COLUMNS = `mapping_uid, live_route, is_live, copy_route, copy_generation, backlog, backlog_generation`;
