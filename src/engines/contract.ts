@@ -35,7 +35,7 @@ export interface OpenOptions {
   readonly installation: Installation;
   /** Shown to the DBA by the server (application_name and the like). */
   readonly applicationName: string;
-  /** Sessions the handle may have open at once, readers and appliers not counted. */
+  /** Idle sessions kept for short queries. */
   readonly maxSessions?: number;
 }
 
@@ -63,6 +63,8 @@ export interface EngineDatabase {
 export interface Catalog {
   /** The tables as they are now, in one round trip; null for one that is missing or not visible. Same order as asked. */
   describe(names: readonly TableName[]): Promise<(Table | null)[]>;
+  /** No row is visible. Reads at most one. */
+  isEmpty(name: TableName): Promise<boolean>;
 }
 
 /** What is missing for a role, each with the exact SQL that fixes it. */
@@ -198,6 +200,11 @@ export interface ChangeSource {
 }
 
 export interface ReadOptions {
+  /**
+   * Positions of groups that are ahead of `from`: no piece reaches across one of them, so that such a group can skip
+   * whole pieces (never apply a change twice: a key that has moved on would not be found under its old name).
+   */
+  readonly breakAt: readonly Position[];
   /** A piece is handed out when it holds this many changes, or … */
   readonly maxChanges: number;
   /** … this many bytes (a piece may end inside a transaction then), or when nothing more is waiting at the source. */
@@ -289,14 +296,30 @@ export interface Destination {
     lockWaitMs: number;
     create: Position | null;
   }): Promise<GroupApplier | null>;
+  /**
+   * After a gap: the group starts again at `position`; none of its mappings is live any more and their backlogs are gone. Their
+   * tables keep the rows they have. Fenced by `epoch` like `takeGroup`.
+   */
+  resetGroup(options: {
+    stream: string;
+    group: string;
+    epoch: number;
+    lockWaitMs: number;
+    position: Position;
+  }): Promise<void>;
   /** Removes a group and all that belongs to it. */
   dropGroup(stream: string, group: string): Promise<void>;
   /** The copy side: generations, staging tables, folds and swaps. */
   readonly copies: CopyDestination;
-  /** Same-engine lanes this destination's loader understands for these columns. */
-  lanes(table: Table): readonly string[];
+  /**
+   * Byte lanes this destination's loader understands for these columns of `table`, best first. A lane's name says all that
+   * the bytes depend on: it can be used when the source lists the same name for the columns that go into these, in order.
+   */
+  lanes(table: Table, columns: readonly string[]): readonly string[];
   /** How `source` would be declared here: native types chosen, what does not translate listed. */
   design(source: Table, target: TableName, key: readonly string[]): TableDesign;
+  /** Triggers and foreign keys can be kept from firing for our sessions. */
+  canSuspendTriggers(): Promise<boolean>;
   /** Every group, generation and staging table of this installation, for `doctor` and clean-up. */
   inventory(): Promise<{ stream: string | null; mappingUid: string | null; objects: string[] }[]>;
 }
@@ -363,6 +386,8 @@ export interface GenerationRequest {
   readonly columns: readonly RouteColumn[];
   readonly design: TableDesign;
   readonly target: TableName;
+  /** The table that is there already; null: the copy becomes the table. */
+  readonly live: Table | null;
   readonly lockWaitMs: number;
 }
 
@@ -374,6 +399,8 @@ export interface GenerationState {
   readonly route: Route | null;
   readonly finishedRequest: number | null;
   readonly copyRequest: number | null;
+  /** The highest epoch a copier had; draw the next one above it. */
+  readonly copyEpoch: number;
   readonly backlogBytes: number;
 }
 
@@ -427,8 +454,8 @@ export interface FoldSession {
 
 /** One copy, from its staging table to its replacement. `load` may be called by several at once; the rest by one. */
 export interface CopySession extends FoldSession {
-  /** Chunk plan stored with the generation: null until `savePlan`. A resumed copy goes on with it. */
-  readonly plan: ChunkPlan | null;
+  /** The chunk plan stored with the generation: null until `savePlan`. A resumed copy goes on with it. */
+  plan(): Promise<ChunkPlan | null>;
   savePlan(plan: ChunkPlan): Promise<void>;
   /** Ids of chunks that are in. */
   loadedChunks(): Promise<ReadonlySet<number>>;

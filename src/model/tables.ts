@@ -17,7 +17,10 @@ export interface Column {
   readonly nativeType: string;
   readonly type: LogicalType;
   readonly nullable: boolean;
-  /** The engine computes it (generated, computed, rowversion): it is declared, never written. */
+  /**
+   * The engine computes it (generated, computed, rowversion): it is declared, never written. The engine's own words for
+   * how: equal words on the same engine compute equal values.
+   */
   readonly generated: string | null;
   readonly identity: 'always' | 'by default' | null;
   /** The default's expression as the engine prints it, or null. */
@@ -45,6 +48,8 @@ export interface Index {
 }
 
 export interface Table {
+  /** Name of the engine that described it: native types, defaults and definitions are in its language. */
+  readonly engine: string;
   readonly name: TableName;
   /** The engine's identity of the table (an object id): another one under the same name is another table. */
   readonly id: string;

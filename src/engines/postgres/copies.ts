@@ -1,0 +1,358 @@
+/** The copy side of a destination: generations from their staging table to their replacement (PROTOCOL, A copy). */
+import { SluiceError } from '../../model/errors.ts';
+import { displayName, type TableName } from '../../model/tables.ts';
+import type { CopyDestination, CopySession, FoldSession, GenerationRequest, GenerationState } from '../contract.ts';
+import { holdMapping, suspendTriggers } from './applier.ts';
+import type { Connection, Session } from './connection.ts';
+import { createTableSql, ownDesign } from './ddl.ts';
+import { PostgresCopy } from './copy.ts';
+import { PostgresFold } from './fold.ts';
+import { backlogTable, createBacklogSql, stagingTable } from './home.ts';
+import { pastFrozenHolders, sessionId } from './locks.ts';
+import { ROUTE_COLUMNS, routeOf, type StoredRoute } from './routes.ts';
+import { quoteIdentifier, quoteTable } from './sql.ts';
+import { APPLY_SETTINGS } from './table-applier.ts';
+
+export class PostgresCopies implements CopyDestination {
+  readonly #connection: Connection;
+
+  constructor(connection: Connection) {
+    this.#connection = connection;
+  }
+
+  async states(mappingUids: readonly string[]): Promise<GenerationState[]> {
+    if (mappingUids.length === 0) return [];
+    const rows = await this.#connection.query(
+      'read the state of copies',
+      `SELECT ${ROUTE_COLUMNS}, live_generation, finished_request, copy_request, copy_epoch,
+              CASE WHEN backlog IS NULL THEN 0 ELSE coalesce(pg_total_relation_size(to_regclass(
+                format('sluice.backlog_%s_%s', left(encode(sha256(mapping_uid::bytea), 'hex'), 16), backlog_generation))), 0) END AS backlog_bytes
+         FROM sluice.generations WHERE mapping_uid = ANY ($1::text[])`,
+      [mappingUids],
+    );
+    return rows.map((row) => ({
+      mappingUid: row['mapping_uid'] ?? '',
+      liveGeneration: numberOrNull(row['live_generation']),
+      copyGeneration: numberOrNull(row['copy_generation']),
+      route: routeOf(row),
+      finishedRequest: numberOrNull(row['finished_request']),
+      copyRequest: numberOrNull(row['copy_request']),
+      copyEpoch: Number(row['copy_epoch']),
+      backlogBytes: Number(row['backlog_bytes']),
+    }));
+  }
+
+  async open(request: GenerationRequest): Promise<CopySession | null> {
+    return this.#withSession(async (session) => {
+      const id = await sessionId(session);
+      const generation = await this.#underPositionLock(
+        session,
+        request.stream,
+        request.group,
+        request.lockWaitMs,
+        async (bump) => {
+          const row = await claim(session, request, id);
+          const route: StoredRoute = {
+            relationId: request.source.id,
+            source: request.source.name,
+            target: request.target,
+            columns: request.columns,
+            key: request.key,
+          };
+          const sameShape =
+            row['copy_route'] !== null &&
+            JSON.stringify(normalized(JSON.parse(row['copy_route'] ?? '{}') as StoredRoute)) ===
+              JSON.stringify(normalized(route));
+          const resumes =
+            row['copy_generation'] !== null && Number(row['copy_request']) === request.requestId && sameShape;
+          if (resumes) return Number(row['copy_generation']);
+          await discardCopy(
+            session,
+            request.mappingUid,
+            row['copy_generation'] ?? null,
+            row['backlog'] ?? null,
+            row['backlog_generation'] ?? null,
+          );
+          const generation = Number(row['last_generation']) + 1;
+          await session.run('create the staging table', [
+            ...stagingSql(request, stagingTable(request.mappingUid, generation)),
+            ...(request.stream === null ? [] : createBacklogSql(backlogTable(request.mappingUid, generation))),
+          ]);
+          await session.query(
+            'start a generation',
+            `UPDATE sluice.generations SET stream = $2, apply_group = $3, last_generation = $4, copy_generation = $4, copy_route = $5,
+              copy_request = $6, copy_plan = NULL, is_key_built = false, is_indexed = false,
+              backlog = $7, backlog_generation = CASE WHEN $7::text IS NULL THEN NULL ELSE $4::int END, folded_seq = 0, updated_at = now()
+            WHERE mapping_uid = $1`,
+            [
+              request.mappingUid,
+              request.stream,
+              request.group,
+              generation,
+              JSON.stringify(route),
+              request.requestId,
+              request.stream === null ? null : 'copy',
+            ],
+          );
+          await bump();
+          return generation;
+        },
+      );
+      if (generation === null) return null;
+      return new PostgresCopy(this.#connection, session, request, generation);
+    });
+  }
+
+  async abandon(mappingUid: string): Promise<void> {
+    await this.#change(mappingUid, 30_000, async (session, row, bump) => {
+      if (row['copy_generation'] === null) return;
+      await discardCopy(
+        session,
+        mappingUid,
+        row['copy_generation'] ?? null,
+        row['backlog'] ?? null,
+        row['backlog_generation'] ?? null,
+      );
+      // A table that was held meanwhile has missed what went to the copy's backlog: only another copy mends that.
+      await session.query(
+        'end a copy',
+        `UPDATE sluice.generations SET copy_generation = NULL, copy_route = NULL, copy_request = NULL, copy_plan = NULL,
+            backlog = NULL, backlog_generation = NULL, live_generation = CASE WHEN is_live THEN live_generation END,
+            copy_epoch = copy_epoch + 1, updated_at = now()
+          WHERE mapping_uid = $1`,
+        [mappingUid],
+      );
+      await bump();
+    });
+  }
+
+  async openHeld(mappingUid: string, copyEpoch: number, lockWaitMs: number): Promise<FoldSession | null> {
+    return this.#withSession(async (session) => {
+      const id = await sessionId(session);
+      const [row] = await pastFrozenHolders(this.#connection, session, lockWaitMs, () =>
+        session.query(
+          'take over a held backlog',
+          `UPDATE sluice.generations SET copy_epoch = $2, copy_session = $3
+            WHERE mapping_uid = $1 AND backlog = 'hold' AND copy_epoch < $2
+            RETURNING ${ROUTE_COLUMNS}, stream, apply_group`,
+          [mappingUid, copyEpoch, id],
+        ),
+      );
+      const route = row ? routeOf(row) : null;
+      if (!row || !route || route.generation === null) return null;
+      return new PostgresFold(this.#connection, session, {
+        mappingUid,
+        generation: route.generation,
+        copyEpoch,
+        lockWaitMs,
+        stream: row['stream'] ?? null,
+        group: row['apply_group'] ?? '',
+        route,
+        target: route.target,
+      });
+    });
+  }
+
+  async adopt(request: GenerationRequest): Promise<boolean> {
+    const done = await this.#withSession(async (session) => {
+      const result = await this.#underPositionLock(
+        session,
+        request.stream,
+        request.group,
+        request.lockWaitMs,
+        async (bump) => {
+          await claim(session, request, null);
+          const route: StoredRoute = {
+            relationId: request.source.id,
+            source: request.source.name,
+            target: request.target,
+            columns: request.columns,
+            key: request.key,
+          };
+          await session.query(
+            'adopt the table',
+            `UPDATE sluice.generations SET stream = $2, apply_group = $3, last_generation = last_generation + 1,
+              live_generation = last_generation + 1, live_route = $4, is_live = $2::text IS NOT NULL,
+              finished_request = $5, updated_at = now() WHERE mapping_uid = $1`,
+            [request.mappingUid, request.stream, request.group, JSON.stringify(route), request.requestId],
+          );
+          await bump();
+          return true;
+        },
+      );
+      await this.#connection.release(session);
+      return result;
+    });
+    return done ?? false;
+  }
+
+  async hold(mappingUid: string, lockWaitMs: number): Promise<boolean> {
+    let held = false;
+    await this.#change(mappingUid, lockWaitMs, async (session, row) => {
+      if (row['stream'] === null) return;
+      await holdMapping(session, mappingUid);
+      held = true;
+    });
+    return held;
+  }
+
+  async forget(mappingUid: string): Promise<void> {
+    await this.#change(mappingUid, 30_000, async (session, row, bump) => {
+      await discardCopy(
+        session,
+        mappingUid,
+        row['copy_generation'] ?? null,
+        row['backlog'] ?? null,
+        row['backlog_generation'] ?? null,
+      );
+      await session.query('forget the mapping', `DELETE FROM sluice.generations WHERE mapping_uid = $1`, [mappingUid]);
+      await bump();
+    });
+  }
+
+  /** Changes a mapping's generation row under its group's position row; nothing when there is no row. */
+  async #change(
+    mappingUid: string,
+    lockWaitMs: number,
+    work: (session: Session, row: Readonly<Record<string, string | null>>, bump: () => Promise<void>) => Promise<void>,
+  ): Promise<void> {
+    await this.#withSession(async (session) => {
+      const [found] = await session.query(
+        'look up the mapping',
+        `SELECT stream, apply_group FROM sluice.generations WHERE mapping_uid = $1`,
+        [mappingUid],
+      );
+      if (found) {
+        await this.#underPositionLock(
+          session,
+          found['stream'] ?? null,
+          found['apply_group'] ?? '',
+          lockWaitMs,
+          async (bump) => {
+            const [row] = await session.query(
+              'lock the generation',
+              `SELECT stream, copy_generation, backlog, backlog_generation FROM sluice.generations WHERE mapping_uid = $1 FOR UPDATE`,
+              [mappingUid],
+            );
+            if (row) await work(session, row, bump);
+            return true;
+          },
+        );
+      }
+      await this.#connection.release(session);
+    });
+  }
+
+  /** Lock order: the position row first, then the generation (PROTOCOL). Null: the group has no position row yet. */
+  async #underPositionLock<T>(
+    session: Session,
+    stream: string | null,
+    group: string,
+    lockWaitMs: number,
+    work: (bump: () => Promise<void>) => Promise<T>,
+  ): Promise<T | null> {
+    return pastFrozenHolders(this.#connection, session, lockWaitMs, () =>
+      session.transaction('BEGIN', async () => {
+        if (stream !== null) {
+          const [row] = await session.query(
+            'lock the group’s position',
+            `SELECT 1 AS locked FROM sluice.positions WHERE stream = $1 AND apply_group = $2 FOR UPDATE`,
+            [stream, group],
+          );
+          if (!row) return null;
+        }
+        return work(async () => {
+          if (stream === null) return;
+          await session.query(
+            'announce the new route',
+            `UPDATE sluice.positions SET route_version = route_version + 1 WHERE stream = $1 AND apply_group = $2`,
+            [stream, group],
+          );
+        });
+      }),
+    );
+  }
+
+  /** The session belongs to what `work` returns; it is released here only when `work` throws or returns null. */
+  async #withSession<T>(work: (session: Session) => Promise<T | null>): Promise<T | null> {
+    const session = await this.#connection.open();
+    try {
+      await session.run('set up the copy', [...APPLY_SETTINGS]);
+      await suspendTriggers(session);
+      const result = await work(session);
+      if (result === null) await this.#connection.release(session);
+      return result;
+    } catch (error) {
+      await this.#connection.release(session);
+      throw error;
+    }
+  }
+}
+
+/** The mapping's generation row, made when there is none, now this copier's. Throws FENCED for an older copier. */
+async function claim(
+  session: Session,
+  request: GenerationRequest,
+  sessionIdText: string | null,
+): Promise<Readonly<Record<string, string | null>>> {
+  await session.query(
+    'make the mapping’s generation row',
+    `INSERT INTO sluice.generations (mapping_uid) VALUES ($1) ON CONFLICT DO NOTHING`,
+    [request.mappingUid],
+  );
+  const [row] = await session.query(
+    'take the copy over',
+    `UPDATE sluice.generations SET copy_epoch = $2, copy_session = $3 WHERE mapping_uid = $1 AND copy_epoch < $2
+     RETURNING last_generation, copy_generation, copy_route, copy_request, backlog, backlog_generation`,
+    [request.mappingUid, request.copyEpoch, sessionIdText],
+  );
+  if (!row) throw new SluiceError('FENCED', `the copy to ${displayName(request.target)} has a newer copier`);
+  return row;
+}
+
+/** Staging table, backlog and chunk marks of a copy (or the backlog of a hold that a new copy makes pointless). */
+async function discardCopy(
+  session: Session,
+  mappingUid: string,
+  copyGeneration: string | null,
+  backlog: string | null,
+  backlogGeneration: string | null,
+): Promise<void> {
+  const statements: string[] = [];
+  if (copyGeneration !== null)
+    statements.push(`DROP TABLE IF EXISTS ${quoteTable(stagingTable(mappingUid, Number(copyGeneration)))}`);
+  if (backlog !== null && backlogGeneration !== null) {
+    statements.push(`DROP TABLE IF EXISTS ${quoteTable(backlogTable(mappingUid, Number(backlogGeneration)))}`);
+  }
+  if (statements.length > 0) await session.run('discard an unfinished copy', statements);
+  await session.query('discard chunk marks', `DELETE FROM sluice.chunks WHERE mapping_uid = $1`, [mappingUid]);
+}
+
+/** The staging table: like the live one where there is one, so that rows go over without a cast; else as designed. */
+function stagingSql(request: GenerationRequest, name: TableName): string[] {
+  if (request.live) {
+    const columns = request.columns.map((column) => quoteIdentifier(column.target)).join(', ');
+    return [`CREATE TABLE ${quoteTable(name)} AS SELECT ${columns} FROM ${quoteTable(request.live.name)} WITH NO DATA`];
+  }
+  const designed = ownDesign(request.design);
+  const schema =
+    designed.types.length > 0 ? [`CREATE SCHEMA IF NOT EXISTS ${quoteIdentifier(request.target.schema)}`] : [];
+  return [...schema, ...designed.types, createTableSql(designed, name)];
+}
+
+function normalized(route: StoredRoute): unknown {
+  return [
+    route.relationId,
+    route.source.schema,
+    route.source.table,
+    route.target.schema,
+    route.target.table,
+    route.columns.map((column) => [column.source, column.target]),
+    route.key,
+    route.likeLive ?? false,
+  ];
+}
+
+function numberOrNull(text: string | null | undefined): number | null {
+  return text === null || text === undefined ? null : Number(text);
+}

@@ -1,0 +1,373 @@
+/** One full copy at the destination: chunks into a staging table, key, folds, and the swap (PROTOCOL, A copy and The swap). */
+import { hasCode, SluiceError } from '../../model/errors.ts';
+import type { KeyedChanges } from '../../model/keyed-changes.ts';
+import { displayName, type Column, type Table } from '../../model/tables.ts';
+import type { Chunk, ChunkPlan, CopySession, GenerationRequest, RowStream } from '../contract.ts';
+import { PostgresCatalog } from './catalog.ts';
+import type { Connection, Session } from './connection.ts';
+import { indexSql, keySql, ownDesign } from './ddl.ts';
+import { PostgresFold } from './fold.ts';
+import { stagingTable } from './home.ts';
+import { loadRows } from './loader.ts';
+import { suspendTriggers } from './applier.ts';
+import { quoteIdentifier, quoteTable } from './sql.ts';
+import type { TableApplier } from './table-applier.ts';
+
+/** Keys in which staging and live table differ, or may by now: temporary, of the copier's session. */
+const DIFFERENCE = 'pg_temp.difference';
+
+export class PostgresCopy extends PostgresFold implements CopySession {
+  readonly #request: GenerationRequest;
+  readonly #idleLoaders: Session[] = [];
+  #plan: ChunkPlan | null = null;
+  #planRead = false;
+  /** `absent`: renamed into place; `compared`: replaced by difference. Null: `compare` has not run in this session. */
+  #swap: 'absent' | 'compared' | null = null;
+
+  constructor(connection: Connection, session: Session, request: GenerationRequest, generation: number) {
+    super(connection, session, {
+      mappingUid: request.mappingUid,
+      generation,
+      copyEpoch: request.copyEpoch,
+      lockWaitMs: request.lockWaitMs,
+      stream: request.stream,
+      group: request.group,
+      route: {
+        mappingUid: request.mappingUid,
+        relationId: request.source.id,
+        source: request.source.name,
+        target: request.target,
+        columns: request.columns,
+        key: request.key,
+        live: false,
+        backlog: request.stream === null ? null : 'copy',
+        generation,
+      },
+      target: stagingTable(request.mappingUid, generation),
+    });
+    this.#request = request;
+  }
+
+  async plan(): Promise<ChunkPlan | null> {
+    if (!this.#planRead) {
+      const [row] = await this.session.query(
+        'read the chunk plan',
+        `SELECT copy_plan FROM sluice.generations WHERE mapping_uid = $1`,
+        [this.options.mappingUid],
+      );
+      this.#plan = row?.['copy_plan'] ? (JSON.parse(row['copy_plan']) as ChunkPlan) : null;
+      this.#planRead = true;
+    }
+    return this.#plan;
+  }
+
+  async savePlan(plan: ChunkPlan): Promise<void> {
+    await this.#update('save the chunk plan', 'copy_plan = $4', JSON.stringify(plan));
+    this.#plan = plan;
+    this.#planRead = true;
+  }
+
+  async loadedChunks(): Promise<ReadonlySet<number>> {
+    const rows = await this.session.query(
+      'read which chunks are in',
+      `SELECT chunk FROM sluice.chunks WHERE mapping_uid = $1 AND generation = $2`,
+      [this.options.mappingUid, this.options.generation],
+    );
+    return new Set(rows.map((row) => Number(row['chunk'])));
+  }
+
+  async restart(): Promise<void> {
+    await this.session.transaction('BEGIN', async () => {
+      await this.#update('start the copy again', 'copy_plan = NULL, is_key_built = false, is_indexed = false');
+      await this.session.query('discard chunk marks', `DELETE FROM sluice.chunks WHERE mapping_uid = $1`, [
+        this.options.mappingUid,
+      ]);
+      // Its key goes with the rows: loading is faster without, and a key loaded twice must not fail.
+      const [key] = await this.session.query(
+        'look for the staging table’s key',
+        `SELECT conname FROM pg_constraint WHERE conrelid = $1::regclass AND contype IN ('p', 'u')`,
+        [quoteTable(this.options.target)],
+      );
+      await this.session.run('empty the staging table', [
+        `TRUNCATE ${quoteTable(this.options.target)}`,
+        ...(key
+          ? [`ALTER TABLE ${quoteTable(this.options.target)} DROP CONSTRAINT ${quoteIdentifier(key['conname'] ?? '')}`]
+          : []),
+      ]);
+    });
+    this.#plan = null;
+  }
+
+  async load(chunk: Chunk, rows: RowStream): Promise<number> {
+    const session = await this.#loader();
+    try {
+      const count = await session.transaction('BEGIN', async () => {
+        const loaded = await loadRows(session, this.options.target, this.#columns(), rows);
+        const marked = await session.query(
+          'mark a chunk as loaded',
+          `INSERT INTO sluice.chunks (mapping_uid, generation, chunk, rows)
+           SELECT mapping_uid, copy_generation, $4::int, $5::bigint FROM sluice.generations
+            WHERE mapping_uid = $1 AND copy_generation = $2 AND copy_epoch = $3 FOR SHARE RETURNING chunk`,
+          [this.options.mappingUid, this.options.generation, this.options.copyEpoch, chunk.id, loaded],
+        );
+        if (marked.length === 0)
+          throw new SluiceError('FENCED', `the copy to ${displayName(this.options.route.target)} has a newer copier`);
+        return loaded;
+      });
+      this.#idleLoaders.push(session);
+      return count;
+    } catch (error) {
+      session.destroy();
+      await this.connection.release(session);
+      throw error;
+    }
+  }
+
+  async buildKey(): Promise<void> {
+    const [row] = await this.session.query(
+      'look whether the key is built',
+      `SELECT is_key_built FROM sluice.generations WHERE mapping_uid = $1`,
+      [this.options.mappingUid],
+    );
+    if (row?.['is_key_built'] === 't') return;
+    const build = this.#keySql();
+    if (build.length > 0) {
+      await this.session.run('make room for the key', [`SET maintenance_work_mem = '256MB'`]);
+      try {
+        await this.session.run('build the key', build);
+      } catch (error) {
+        if (!hasCode(error, 'ROW_REFUSED')) throw error;
+        await this.#dropDuplicates();
+        await this.session.run('build the key', build);
+      }
+    }
+    await this.session.run('gather statistics', [`ANALYZE ${quoteTable(this.options.target)}`]);
+    await this.#update('note that the key is built', 'is_key_built = true');
+  }
+
+  async buildIndexes(): Promise<void> {
+    // Only a table that is renamed into place needs them; a live table keeps its own.
+    if (await this.#describeLive()) return;
+    const [row] = await this.session.query(
+      'look whether the indexes are built',
+      `SELECT is_indexed FROM sluice.generations WHERE mapping_uid = $1`,
+      [this.options.mappingUid],
+    );
+    if (row?.['is_indexed'] === 't') return;
+    const statements = indexSql(ownDesign(this.#request.design), this.options.target);
+    await this.session.transaction('BEGIN', async () => {
+      if (statements.length > 0) await this.session.run('build the indexes', statements);
+      await this.#update('note that the indexes are built', 'is_indexed = true');
+    });
+  }
+
+  async compare(): Promise<{ differing: number }> {
+    const live = await this.#describeLive();
+    if (!live) {
+      this.#swap = 'absent';
+      return { differing: 0 };
+    }
+    this.#swap = 'compared';
+    if (this.options.route.key.length === 0) return { differing: 0 };
+    const key = this.#keyColumns();
+    await this.session.run('make room for differing keys', [
+      `DROP TABLE IF EXISTS ${DIFFERENCE}`,
+      `CREATE TEMP TABLE difference (${key.map((column, i) => `k${i + 1} ${column.nativeType}`).join(', ')})`,
+    ]);
+    const names = this.#columns().map((column) => quoteIdentifier(column.name));
+    const list = (alias: string) => `ROW(${names.map((name) => `${alias}.${name}`).join(', ')})`;
+    const join = key
+      .map((column) => `l.${quoteIdentifier(column.name)} = s.${quoteIdentifier(column.name)}`)
+      .join(' AND ');
+    const first = quoteIdentifier(key[0]?.name ?? '');
+    // *<> compares images: 1.0 and 1.00 differ, and so do types without an equality of their own (json).
+    const [, , , differing = 0] = await this.session.run('compare the copy with the live table', [
+      `SET enable_hashjoin = on`,
+      `SET enable_mergejoin = on`,
+      `SET enable_seqscan = on`,
+      `INSERT INTO ${DIFFERENCE} SELECT ${key.map((column) => `coalesce(l.${quoteIdentifier(column.name)}, s.${quoteIdentifier(column.name)})`).join(', ')}
+         FROM ${quoteTable(this.options.route.target)} l FULL JOIN ${quoteTable(this.options.target)} s ON ${join}
+        WHERE l.${first} IS NULL OR s.${first} IS NULL OR ${list('l')} *<> ${list('s')}`,
+      `SET enable_hashjoin = off`,
+      `SET enable_mergejoin = off`,
+      `SET enable_seqscan = off`,
+    ]);
+    return { differing };
+  }
+
+  override async close(): Promise<void> {
+    for (const session of this.#idleLoaders.splice(0)) await this.connection.release(session);
+    await super.close();
+  }
+
+  /** Every key folded since the comparison began is compared again under the lock (PROTOCOL, The swap). */
+  protected override async applied(changes: KeyedChanges, applier: TableApplier): Promise<void> {
+    if (this.#swap !== 'compared') return;
+    if (changes.truncate) {
+      // Whatever the live table holds that the copy no longer does must be compared as well.
+      const key = this.#keyColumns().map((column) => quoteIdentifier(column.name));
+      await this.session.run('compare every live row again', [
+        `INSERT INTO ${DIFFERENCE} SELECT ${key.join(', ')} FROM ${quoteTable(this.options.route.target)}`,
+      ]);
+    }
+    await applier.recordKeys(changes, DIFFERENCE);
+  }
+
+  protected override async replace(): Promise<void> {
+    const { target } = this.options.route;
+    if (this.#swap === null) throw new SluiceError('INTERNAL', 'finish needs compare first');
+    if (this.#swap === 'absent') {
+      await this.session.run(`put ${displayName(target)} in place`, [
+        `CREATE SCHEMA IF NOT EXISTS ${quoteIdentifier(target.schema)}`,
+        ...(await this.#renameIndexes()),
+        `ALTER TABLE ${quoteTable(this.options.target)} RENAME TO ${quoteIdentifier(target.table)}`,
+        `ALTER TABLE ${quoteTable({ schema: this.options.target.schema, table: target.table })} SET SCHEMA ${quoteIdentifier(target.schema)}`,
+      ]);
+    } else {
+      await this.session.run(`replace the rows of ${displayName(target)}`, [
+        ...this.#differenceSql(),
+        `DROP TABLE ${quoteTable(this.options.target)}`,
+      ]);
+    }
+    await this.session.query('discard chunk marks', `DELETE FROM sluice.chunks WHERE mapping_uid = $1`, [
+      this.options.mappingUid,
+    ]);
+    await this.#update(
+      'finish the generation',
+      `live_generation = copy_generation, live_route = copy_route, is_live = stream IS NOT NULL, finished_request = copy_request,
+       copy_generation = NULL, copy_route = NULL, copy_request = NULL, copy_plan = NULL, copy_session = NULL, backlog = NULL, backlog_generation = NULL`,
+    );
+  }
+
+  /** Deletes, updates and inserts what still differs: grants, views, keys and readers never notice. */
+  #differenceSql(): string[] {
+    const live = quoteTable(this.options.route.target);
+    const staging = quoteTable(this.options.target);
+    const columns = this.#columns().map((column) => quoteIdentifier(column.name));
+    const names = columns.join(', ');
+    const values = columns.map((name) => `s.${name}`).join(', ');
+    if (this.options.route.key.length === 0) {
+      return [
+        `DELETE FROM ${live}`,
+        `INSERT INTO ${live} (${names}) OVERRIDING SYSTEM VALUE SELECT ${values} FROM ${staging} s`,
+      ];
+    }
+    const key = this.#keyColumns().map((column) => quoteIdentifier(column.name));
+    const keys = `(SELECT DISTINCT ${key.map((_, i) => `k${i + 1}`).join(', ')} FROM ${DIFFERENCE}) d`;
+    const on = (alias: string) => key.map((name, i) => `${alias}.${name} = d.k${i + 1}`).join(' AND ');
+    const differs = `ROW(${columns.map((name) => `t.${name}`).join(', ')}) *<> ROW(${values})`;
+    return [
+      `DELETE FROM ${live} t USING ${keys} WHERE ${on('t')} AND NOT EXISTS (SELECT 1 FROM ${staging} s WHERE ${on('s')})`,
+      // A row that changes a unique column is deleted and inserted, so that two rows may exchange their values (F24).
+      ...(this.#hasOtherUnique
+        ? [`DELETE FROM ${live} t USING ${keys} JOIN ${staging} s ON ${on('s')} WHERE ${on('t')} AND ${differs}`]
+        : [
+            `UPDATE ${live} t SET ${columns.map((name) => `${name} = s.${name}`).join(', ')} FROM ${keys} JOIN ${staging} s ON ${on('s')} WHERE ${on('t')} AND ${differs}`,
+          ]),
+      `INSERT INTO ${live} (${names}) OVERRIDING SYSTEM VALUE SELECT ${values} FROM ${keys} JOIN ${staging} s ON ${on('s')}
+        WHERE NOT EXISTS (SELECT 1 FROM ${live} t WHERE ${on('t')})`,
+    ];
+  }
+
+  #hasOtherUnique = false;
+
+  #keySql(): string[] {
+    if (this.#request.live === null) return keySql(ownDesign(this.#request.design), this.options.target);
+    if (this.options.route.key.length === 0) return [];
+    const key = this.#keyColumns().map((column) => quoteIdentifier(column.name));
+    return [`ALTER TABLE ${quoteTable(this.options.target)} ADD PRIMARY KEY (${key.join(', ')})`];
+  }
+
+  /** Indexes were named after the staging table by the server: named after the table they now belong to, where that name is free. */
+  async #renameIndexes(): Promise<string[]> {
+    const { target } = this.options.route;
+    const rows = await this.session.query(
+      'list the indexes of the staging table',
+      `SELECT old.name, CASE WHEN taken.relname IS NULL THEN old.new END AS new FROM (
+         SELECT c.relname AS name, left(replace(c.relname, $2, $3), 63) AS new, row_number() OVER (PARTITION BY left(replace(c.relname, $2, $3), 63)) AS n
+           FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid WHERE i.indrelid = $1::regclass) old
+         LEFT JOIN pg_namespace s ON s.nspname = $4
+         LEFT JOIN pg_class taken ON taken.relnamespace = s.oid AND taken.relname = old.new
+        WHERE old.n = 1`,
+      [quoteTable(this.options.target), this.options.target.table, target.table, target.schema],
+    );
+    return rows.flatMap((row) =>
+      row['new'] == null
+        ? []
+        : [
+            `ALTER INDEX ${quoteTable({ schema: this.options.target.schema, table: row['name'] ?? '' })} RENAME TO ${quoteIdentifier(row['new'])}`,
+          ],
+    );
+  }
+
+  async #describeLive(): Promise<Table | null> {
+    const [table = null] = await new PostgresCatalog(this.connection).describe([this.options.route.target]);
+    this.#hasOtherUnique = table !== null && (table.keys.length > 1 || table.indexes.some((index) => index.unique));
+    return table;
+  }
+
+  /** One row per key: any of a key's rows will do, the fold corrects it (PROTOCOL, A copy, 3). */
+  async #dropDuplicates(): Promise<void> {
+    const staging = quoteTable(this.options.target);
+    const key = this.#keyColumns()
+      .map((column) => quoteIdentifier(column.name))
+      .join(', ');
+    await this.session.run('reduce keys loaded twice', [
+      `SET enable_seqscan = on`,
+      `SET enable_hashjoin = on`,
+      `DELETE FROM ${staging} t USING (SELECT ctid AS place, row_number() OVER (PARTITION BY ${key}) AS n FROM ${staging}) d WHERE t.ctid = d.place AND d.n > 1`,
+      `SET enable_seqscan = off`,
+      `SET enable_hashjoin = off`,
+    ]);
+  }
+
+  /** Columns as the staging table has them, in the order of the route. */
+  #columns(): Column[] {
+    const { live, design } = this.#request;
+    return this.options.route.columns.map((column) => {
+      const found = live?.columns.find((candidate) => candidate.name === column.target);
+      if (found) return found;
+      const designed = design.columns.find((candidate) => candidate.target === column.target);
+      if (live || !designed) throw new SluiceError('INTERNAL', `column ${column.target} is not part of the design`);
+      return {
+        name: designed.target,
+        nativeType: designed.nativeType,
+        type: designed.type,
+        nullable: true,
+        generated: null,
+        identity: null,
+        default: null,
+        collation: null,
+      };
+    });
+  }
+
+  #keyColumns(): Column[] {
+    const columns = this.#columns();
+    return this.options.route.key.map((name) => {
+      const column = columns[this.options.route.columns.findIndex((candidate) => candidate.source === name)];
+      if (!column) throw new SluiceError('INTERNAL', 'the key is not among the carried columns');
+      return column;
+    });
+  }
+
+  async #loader(): Promise<Session> {
+    const idle = this.#idleLoaders.pop();
+    if (idle && !idle.lost) return idle;
+    const session = await this.connection.open();
+    await suspendTriggers(session);
+    return session;
+  }
+
+  /** Writes to the generation row as this copier; FENCED when it is no longer. `$4`: the value, if any. */
+  async #update(doing: string, set: string, value?: string): Promise<void> {
+    const { mappingUid, generation, copyEpoch } = this.options;
+    const rows = await this.session.query(
+      doing,
+      `UPDATE sluice.generations SET ${set}, updated_at = now() WHERE mapping_uid = $1 AND copy_generation = $2 AND copy_epoch = $3 RETURNING mapping_uid`,
+      value === undefined ? [mappingUid, generation, copyEpoch] : [mappingUid, generation, copyEpoch, value],
+    );
+    if (rows.length === 0)
+      throw new SluiceError('FENCED', `the copy to ${displayName(this.options.route.target)} has a newer copier`);
+  }
+}

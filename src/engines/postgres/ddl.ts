@@ -1,0 +1,223 @@
+/**
+ * How a table would be declared in this database: from PostgreSQL with its defaults, generated columns and indexes as far as
+ * they mean the same here, from other engines by logical type. Pure: nothing is asked or run.
+ *
+ * Not carried, and listed: foreign keys, triggers and check constraints of the source (its checks have held there; at the
+ * destination they could only refuse rows), indexes and defaults that use objects outside pg_catalog, partitioning.
+ */
+import { SluiceError } from '../../model/errors.ts';
+import { displayName, type Column, type Index, type Table, type TableName } from '../../model/tables.ts';
+import type { TableDesign } from '../contract.ts';
+import { quoteIdentifier, quoteLiteral, quoteTable } from './sql.ts';
+import { declare, ENGINE } from './types.ts';
+
+/** A column's declaration behind its name and type: `COLLATE …`, `NOT NULL`, `DEFAULT …`, `GENERATED …`. */
+interface DesignedColumn {
+  readonly name: string;
+  readonly nativeType: string;
+  readonly clauses: string;
+}
+
+/** What `design` returns here: the contract's part, and what the statements below are made of. */
+export interface PostgresDesign extends TableDesign {
+  /** Statements for types that the table needs; they do nothing when the type exists. */
+  readonly types: readonly string[];
+  /** Every column in order, generated ones (which are not in `columns`) included. */
+  readonly declared: readonly DesignedColumn[];
+  /** The key is the source's primary key, not merely a unique index. */
+  readonly primary: boolean;
+  /** Secondary indexes, their text from `USING` on. */
+  readonly indexes: readonly { readonly name: string; readonly unique: boolean; readonly using: string }[];
+}
+
+/** `key`: names of the key's columns; none: a table without a key. Throws SCHEMA_MISMATCH for columns that no type here can hold. */
+export function design(source: Table, target: TableName, key: readonly string[]): PostgresDesign {
+  const native = source.engine === ENGINE;
+  const leftOut: string[] = [];
+  const types = new Map<string, string>();
+  const columns: { source: string; target: string; nativeType: string; type: Column['type'] }[] = [];
+  const declared: DesignedColumn[] = [];
+  const impossible: string[] = [];
+  for (const column of source.columns) {
+    if (column.generated !== null && (!native || usesOtherObjects(column.generated))) {
+      leftOut.push(`generated column ${column.name}: its expression does not translate`);
+      continue;
+    }
+    const nativeType = nativeTypeFor(column, target, native, types, leftOut);
+    if (nativeType === null) {
+      impossible.push(`${column.name} (${column.nativeType})`);
+      continue;
+    }
+    if (column.generated === null)
+      columns.push({ source: column.name, target: column.name, nativeType, type: column.type });
+    declared.push({
+      name: column.name,
+      nativeType,
+      clauses: clauses(column, native, key.includes(column.name), leftOut),
+    });
+  }
+  if (impossible.length > 0)
+    throw new SluiceError(
+      'SCHEMA_MISMATCH',
+      `${displayName(source.name)}: PostgreSQL has no type that holds every value of ${impossible.join(', ')}`,
+      { hint: 'Create the destination table yourself, without these columns or with types that you choose.' },
+    );
+  const indexes = native ? carriedIndexes(source, key, leftOut) : [];
+  if (!native)
+    for (const index of source.indexes) leftOut.push(`index ${index.name}: written in another engine's language`);
+  for (const name of source.foreignKeys) leftOut.push(`foreign key ${name}: not carried`);
+  for (const name of source.triggers) leftOut.push(`trigger ${name}: not carried`);
+  if (native) leftOut.push('check constraints: not carried; the source has checked the rows');
+  if (source.kind === 'partitioned') leftOut.push('partitioning: the table is made in one piece');
+  const sourceKey = source.keys.find((found) => sameColumns(found.columns, key));
+  const made = { target, columns, key, leftOut, types: [...types.values()], declared, indexes };
+  const complete = { ...made, primary: sourceKey?.primary ?? false, ddl: [] };
+  return {
+    ...complete,
+    ddl: [
+      ...complete.types,
+      createTableSql(complete, target),
+      ...keySql(complete, target),
+      ...indexSql(complete, target),
+    ],
+  };
+}
+
+/** A design made by this engine, which is the only one that its copies are given. */
+export function ownDesign(made: TableDesign): PostgresDesign {
+  if (!('declared' in made)) throw new SluiceError('INTERNAL', 'the table was designed by another engine');
+  return made as PostgresDesign;
+}
+
+/** `withKey`: with the key in it (default: bare, the key is built after the load). */
+export function createTableSql(designed: PostgresDesign, name: TableName, options: { withKey?: boolean } = {}): string {
+  const lines = designed.declared.map(
+    (column) => `${quoteIdentifier(column.name)} ${column.nativeType}${column.clauses}`,
+  );
+  if (options.withKey && designed.key.length > 0)
+    lines.push(`${designed.primary ? 'PRIMARY KEY' : 'UNIQUE'} (${designed.key.map(quoteIdentifier).join(', ')})`);
+  return `CREATE TABLE ${quoteTable(name)} (\n  ${lines.join(',\n  ')}\n)`;
+}
+
+/** The key as a constraint or unique index; no statement for a table without one. The server chooses the names. */
+export function keySql(designed: PostgresDesign, name: TableName): string[] {
+  if (designed.key.length === 0) return [];
+  const columns = designed.key.map(quoteIdentifier).join(', ');
+  return [
+    designed.primary
+      ? `ALTER TABLE ${quoteTable(name)} ADD PRIMARY KEY (${columns})`
+      : `CREATE UNIQUE INDEX ON ${quoteTable(name)} (${columns})`,
+  ];
+}
+
+/** Secondary indexes of the table `name`. The server chooses their names: those of the source may be taken in this schema. */
+export function indexSql(designed: PostgresDesign, name: TableName): string[] {
+  return designed.indexes.map(
+    (index) => `CREATE ${index.unique ? 'UNIQUE ' : ''}INDEX ON ${quoteTable(name)} ${index.using}`,
+  );
+}
+
+function nativeTypeFor(
+  column: Column,
+  target: TableName,
+  native: boolean,
+  types: Map<string, string>,
+  leftOut: string[],
+): string | null {
+  const { type } = column;
+  if (type.kind === 'enum' || (type.kind === 'array' && type.element.kind === 'enum')) {
+    const labels = type.kind === 'enum' ? type.labels : type.element.kind === 'enum' ? type.element.labels : [];
+    const own = native ? unqualified(column.nativeType.replace(/\[\]$/, '')) : null;
+    if (own === null) return type.kind === 'enum' ? 'text' : null;
+    const name = `${quoteIdentifier(target.schema)}.${own}`;
+    types.set(name, createEnum(name, labels));
+    return type.kind === 'enum' ? name : `${name}[]`;
+  }
+  if (!native) return declare(type);
+  if (type.kind === 'opaque') return type.native;
+  if (/(^|\.)citext$/.test(column.nativeType)) return column.nativeType;
+  // A qualified name is a domain here: its base type holds the same values, and the domain may not exist at the destination.
+  if (usesOtherObjects(column.nativeType)) {
+    const base = declare(type);
+    if (base !== null) leftOut.push(`domain ${column.nativeType} of column ${column.name}: declared as ${base}`);
+    return base;
+  }
+  return column.nativeType;
+}
+
+/** There is no CREATE TYPE IF NOT EXISTS: an existing type is left as it is, and the schema check compares its labels. */
+function createEnum(name: string, labels: readonly string[]): string {
+  const create = `CREATE TYPE ${name} AS ENUM (${labels.map((label) => quoteLiteral(label).trim()).join(', ')})`;
+  const body = `BEGIN ${create}; EXCEPTION WHEN duplicate_object THEN NULL; END`;
+  return `DO ${quoteLiteral(body).trim()}`;
+}
+
+function clauses(column: Column, native: boolean, inKey: boolean, leftOut: string[]): string {
+  let sql = '';
+  if (native && column.collation !== null) {
+    if (column.collation.startsWith('pg_catalog.')) sql += ` COLLATE ${column.collation}`;
+    else leftOut.push(`collation ${column.collation} of column ${column.name}: made by hand at the source`);
+  }
+  if (column.generated !== null)
+    return `${sql} GENERATED ALWAYS AS ${column.generated}${column.nullable ? '' : ' NOT NULL'}`;
+  const serial = native && column.default !== null && /^nextval\(/.test(column.default);
+  const integer = column.type.kind === 'int' && column.type.bits >= 16 && column.type.signed;
+  if ((column.identity !== null || serial) && integer) {
+    // BY DEFAULT: rows arrive with their values. NOT NULL comes with it.
+    return `${sql} GENERATED BY DEFAULT AS IDENTITY`;
+  }
+  if (column.default !== null) {
+    const translated = native ? translatedDefault(column.default) : null;
+    if (translated === null)
+      leftOut.push(`default of column ${column.name}: ${native ? column.default : 'another engine’s'}`);
+    else sql += ` DEFAULT ${translated}`;
+  }
+  return !column.nullable || inKey ? `${sql} NOT NULL` : sql;
+}
+
+/** An expression of built-in functions and constants means the same here; anything with a schema in it may not exist. */
+function translatedDefault(expression: string): string | null {
+  return /\bnextval\(/.test(expression) || usesOtherObjects(expression) ? null : expression;
+}
+
+/** Built-in objects are printed bare under an empty search path, so a dot between names is somebody's own object. */
+function usesOtherObjects(expression: string): boolean {
+  const bare = expression.replace(/E?'(?:[^']|'')*'/g, "''").replace(/"(?:[^"]|"")*"/g, '"q"');
+  return /[\p{L}\p{N}_$"]\.[\p{L}_"]/u.test(bare);
+}
+
+/** `"my schema".mood` → `mood`, still quoted where it was. Null: not a name (another engine's `enum('a')`). */
+function unqualified(native: string): string | null {
+  const name = /^(?:(?:"(?:[^"]|"")*"|[^\s".()]+)\.)?("(?:[^"]|"")*"|[^\s".()]+)$/.exec(native);
+  return name?.[1] ?? null;
+}
+
+const NAME = '(?:"(?:[^"]|"")*"|[^\\s".]+)';
+const INDEX_DEFINITION = new RegExp(
+  `^CREATE (?:UNIQUE )?INDEX ${NAME} ON (?:ONLY )?${NAME}\\.${NAME} (USING .*)$`,
+  's',
+);
+
+function carriedIndexes(source: Table, key: readonly string[], leftOut: string[]): PostgresDesign['indexes'] {
+  const carried: { name: string; unique: boolean; using: string }[] = [];
+  const add = (index: Index) => {
+    const using = INDEX_DEFINITION.exec(index.definition)?.[1];
+    if (using === undefined || usesOtherObjects(using))
+      leftOut.push(`index ${index.name}: uses objects that may not exist at the destination`);
+    else carried.push({ name: index.name, unique: index.unique, using });
+  };
+  for (const index of source.indexes) add(index);
+  for (const other of source.keys) {
+    if (!other.usable || sameColumns(other.columns, key)) continue;
+    carried.push({
+      name: other.name,
+      unique: true,
+      using: `USING btree (${other.columns.map(quoteIdentifier).join(', ')})`,
+    });
+  }
+  return carried;
+}
+
+function sameColumns(a: readonly string[], b: readonly string[]): boolean {
+  return a.length === b.length && a.every((name) => b.includes(name));
+}

@@ -1,0 +1,212 @@
+/** Folds a backlog into a table in rounds, and ends it under the position row's lock (PROTOCOL, A copy, 4–6). */
+import { SluiceError } from '../../model/errors.ts';
+import type { KeyedChanges } from '../../model/keyed-changes.ts';
+import type { Position } from '../../model/position.ts';
+import { displayName, type Table, type TableName } from '../../model/tables.ts';
+import type { ApplyCounts, FoldSession, Route, StoredBlock } from '../contract.ts';
+import { bytesOf } from './applier.ts';
+import { PostgresCatalog } from './catalog.ts';
+import type { Connection, Session } from './connection.ts';
+import { backlogTable } from './home.ts';
+import { isLockFailure, pastFrozenHolders } from './locks.ts';
+import { quoteTable } from './sql.ts';
+import { TableApplier } from './table-applier.ts';
+
+export interface FoldOptions {
+  readonly mappingUid: string;
+  /** Of the backlog. */
+  readonly generation: number;
+  readonly copyEpoch: number;
+  readonly lockWaitMs: number;
+  readonly stream: string | null;
+  readonly group: string;
+  readonly route: Route;
+  /** What is folded into: the copy's staging table, or a held mapping's own. */
+  readonly target: TableName;
+}
+
+type FoldWork = Parameters<FoldSession['finish']>[0];
+
+/** Locks on tables are waited for this long under the position row's lock; the stream queues behind it (PROTOCOL, A copy, 6). */
+const TABLE_LOCK_WAIT = '1s';
+
+export class PostgresFold implements FoldSession {
+  protected readonly connection: Connection;
+  protected readonly session: Session;
+  protected readonly options: FoldOptions;
+  #applier: TableApplier | null = null;
+  #described: Table | null = null;
+
+  constructor(connection: Connection, session: Session, options: FoldOptions) {
+    this.connection = connection;
+    this.session = session;
+    this.options = options;
+  }
+
+  get generation(): number {
+    return this.options.generation;
+  }
+
+  get route(): Route {
+    return this.options.route;
+  }
+
+  async position(): Promise<Position | null> {
+    if (this.options.stream === null) return null;
+    const [row] = await this.connection.query(
+      'read the group’s position',
+      `SELECT position FROM sluice.positions WHERE stream = $1 AND apply_group = $2`,
+      [this.options.stream, this.options.group],
+    );
+    return (row?.['position'] ?? null) as Position | null;
+  }
+
+  async backlogBytes(): Promise<number> {
+    if (this.options.stream === null) return 0;
+    const [row] = await this.session.query(
+      'measure the backlog',
+      `SELECT coalesce(sum(bytes), 0) AS bytes FROM ${this.#backlog()}
+        WHERE seq > (SELECT folded_seq FROM sluice.generations WHERE mapping_uid = $1)`,
+      [this.options.mappingUid],
+    );
+    return Number(row?.['bytes'] ?? 0);
+  }
+
+  async round(maxBytes: number, fold: FoldWork): Promise<number> {
+    if (this.options.stream === null) return 0;
+    await this.prepareApplier();
+    return this.session.transaction('BEGIN', async () =>
+      this.#foldWaiting(await this.#lockGeneration(), maxBytes, fold),
+    );
+  }
+
+  async finish(fold: FoldWork): Promise<boolean> {
+    const { stream, group, mappingUid, generation } = this.options;
+    if (stream !== null) await this.prepareApplier();
+    try {
+      await this.session.transaction('BEGIN', async () => {
+        if (stream !== null) {
+          await pastFrozenHolders(this.connection, this.session, this.options.lockWaitMs, () =>
+            this.session.query(
+              'lock the group’s position',
+              `SELECT 1 AS locked FROM sluice.positions WHERE stream = $1 AND apply_group = $2 FOR UPDATE`,
+              [stream, group],
+            ),
+          );
+        }
+        const folded = await this.#lockGeneration();
+        await this.session.run('bound the wait for tables', [`SET LOCAL lock_timeout = '${TABLE_LOCK_WAIT}'`]);
+        if (stream !== null) await this.#foldWaiting(folded, Number.POSITIVE_INFINITY, fold);
+        await this.replace();
+        if (stream !== null) {
+          await this.session.query(
+            'announce the new route',
+            `UPDATE sluice.positions SET route_version = route_version + 1 WHERE stream = $1 AND apply_group = $2`,
+            [stream, group],
+          );
+          await this.session.run('drop the backlog', [
+            `DROP TABLE ${quoteTable(backlogTable(mappingUid, generation))}`,
+          ]);
+        }
+      });
+      return true;
+    } catch (error) {
+      if (isLockFailure(error)) return false;
+      throw error;
+    }
+  }
+
+  async close(): Promise<void> {
+    await this.connection.release(this.session);
+  }
+
+  /** Within `finish`: what takes the place of what, and the generation row. A held table is already in its place. */
+  protected async replace(): Promise<void> {
+    await this.session.query(
+      'route to the live table',
+      `UPDATE sluice.generations SET is_live = true, backlog = NULL, backlog_generation = NULL, copy_session = NULL, updated_at = now() WHERE mapping_uid = $1`,
+      [this.options.mappingUid],
+    );
+  }
+
+  /** Called with the changes a round applied, in the same transaction. */
+  protected async applied(_changes: KeyedChanges, _applier: TableApplier): Promise<void> {
+    // A held table needs no record.
+  }
+
+  /** Outside a transaction: describes the target and makes the temporary tables. */
+  protected async prepareApplier(): Promise<TableApplier> {
+    if (this.#applier) return this.#applier;
+    const described = await this.describeTarget();
+    this.#applier = new TableApplier(this.session, described, this.options.route.columns, this.options.route.key);
+    await this.#applier.prepare();
+    return this.#applier;
+  }
+
+  protected async describeTarget(): Promise<Table> {
+    if (this.#described) return this.#described;
+    const [table] = await new PostgresCatalog(this.connection).describe([this.options.target]);
+    if (!table)
+      throw new SluiceError('DESTINATION_TABLE_MISSING', `the table ${displayName(this.options.target)} is gone`, {
+        hint: 'Set is_full_sync = 1.',
+      });
+    this.#described = table;
+    return table;
+  }
+
+  /** Locks the generation row and checks that this copier still owns it; returns how far the backlog was folded. */
+  async #lockGeneration(): Promise<string> {
+    const [row] = await pastFrozenHolders(this.connection, this.session, this.options.lockWaitMs, () =>
+      this.session.query(
+        'lock the generation',
+        `SELECT copy_epoch, folded_seq FROM sluice.generations WHERE mapping_uid = $1 FOR UPDATE`,
+        [this.options.mappingUid],
+      ),
+    );
+    if (!row || Number(row['copy_epoch']) !== this.options.copyEpoch) {
+      throw new SluiceError('FENCED', `the copy to ${displayName(this.options.route.target)} has a newer copier`);
+    }
+    return row['folded_seq'] ?? '0';
+  }
+
+  async #foldWaiting(folded: string, maxBytes: number, fold: FoldWork): Promise<number> {
+    const applier = await this.prepareApplier();
+    let count = 0;
+    let last = folded;
+    let bytes = 0;
+    const { session } = this;
+    const backlog = this.#backlog();
+    async function* blocks(): AsyncGenerator<StoredBlock> {
+      while (bytes < maxBytes) {
+        const [row] = await session.query(
+          'read a backlog',
+          `SELECT seq, changes, block FROM ${backlog} WHERE seq > $1 ORDER BY seq LIMIT 1`,
+          [last],
+        );
+        if (!row) return;
+        last = row['seq'] ?? last;
+        const block = bytesOf(row['block']);
+        bytes += block.length;
+        count++;
+        yield { seq: Number(last), bytes: block, changes: Number(row['changes']) };
+      }
+    }
+    await fold(blocks(), async (changes): Promise<ApplyCounts> => {
+      const counts = await applier.apply(changes);
+      await this.applied(changes, applier);
+      return counts;
+    });
+    if (count > 0) {
+      await session.query(
+        'mark how far the backlog was folded',
+        `UPDATE sluice.generations SET folded_seq = $2 WHERE mapping_uid = $1`,
+        [this.options.mappingUid, last],
+      );
+    }
+    return count;
+  }
+
+  #backlog(): string {
+    return quoteTable(backlogTable(this.options.mappingUid, this.options.generation));
+  }
+}

@@ -1,0 +1,299 @@
+/**
+ * Set-based apply of collapsed changes to one table, on one session, inside the caller's transaction: load to temporary
+ * staging tables, then delete, update, insert by join. Used by the live stream (target: the live table) and by folds
+ * (target: the copy's staging table).
+ */
+import { SluiceError } from '../../model/errors.ts';
+import type { Cell, ChangeCell } from '../../model/changes.ts';
+import type { KeyedChanges } from '../../model/keyed-changes.ts';
+import { displayName, type Column, type Table, type TableName } from '../../model/tables.ts';
+import type { ApplyCounts, RouteColumn } from '../contract.ts';
+import type { Session } from './connection.ts';
+import { loadRows } from './loader.ts';
+import { quoteIdentifier, quoteTable } from './sql.ts';
+
+/**
+ * The joins go from a staging table, which has no statistics, to the target's key index, always: a planner that guesses
+ * otherwise reads the whole target for a batch of ten rows.
+ */
+export const APPLY_SETTINGS = [
+  'SET enable_hashjoin = off',
+  'SET enable_mergejoin = off',
+  'SET enable_seqscan = off',
+  'SET jit = off',
+];
+
+/** Staging tables a session keeps; past that the least recently used are dropped. ON COMMIT empties every one of them. */
+const MAX_STAGED_TABLES = 64;
+
+/** Numbers staging tables within a session. */
+const stagedBy = new WeakMap<Session, { next: number; recent: Set<TableApplier> }>();
+
+export class TableApplier {
+  readonly #session: Session;
+  readonly #target: string;
+  readonly #name: TableName;
+  readonly #columns: readonly Column[];
+  readonly #key: readonly Column[];
+  readonly #keyAt: readonly number[];
+  /** Columns of unique indexes other than the key: rows that change them are deleted and inserted. */
+  readonly #unique: readonly number[];
+  #upsertStage: string | null = null;
+  #deleteStage: string | null = null;
+
+  /**
+   * `table`: the target as it is described now. `columns`: source and target names in the order of the cells.
+   * `key`: the source names of the key columns.
+   */
+  constructor(session: Session, table: Table, columns: readonly RouteColumn[], key: readonly string[]) {
+    this.#session = session;
+    this.#name = table.name;
+    this.#target = quoteTable(table.name);
+    this.#columns = columns.map((column) => {
+      const found = table.columns.find((candidate) => candidate.name === column.target);
+      if (!found)
+        throw new SluiceError(
+          'SCHEMA_CHANGED',
+          `column ${column.target} of ${displayName(table.name)} is gone at the destination`,
+        );
+      return found;
+    });
+    this.#keyAt = key.map((name) => columns.findIndex((column) => column.source === name));
+    this.#key = this.#keyAt.map((at) => {
+      const column = this.#columns[at];
+      if (!column) throw new SluiceError('INTERNAL', 'the key is not among the carried columns');
+      return column;
+    });
+    const keyNames = new Set(this.#key.map((column) => column.name));
+    const uniqueNames = new Set(
+      [
+        ...table.keys.map((other) => other.columns),
+        ...table.indexes.filter((index) => index.unique).map((index) => index.columns),
+      ]
+        .filter((names) => names.length !== keyNames.size || names.some((name) => !keyNames.has(name)))
+        .flat(),
+    );
+    this.#unique = this.#columns.flatMap((column, at) =>
+      uniqueNames.has(column.name) && !keyNames.has(column.name) ? [at] : [],
+    );
+  }
+
+  /** Makes the temporary tables now, outside a transaction whose rollback would take them away again. */
+  async prepare(): Promise<void> {
+    this.#deleteStage ??= await this.#create(this.#deleteColumns().map(declaration));
+    this.#upsertStage ??= await this.#create(this.#upsertColumns().map(declaration));
+  }
+
+  async apply(changes: KeyedChanges): Promise<ApplyCounts> {
+    const counts: ApplyCounts = { inserted: 0, updated: 0, deleted: 0 };
+    const doing = `apply changes to ${displayName(this.#name)}`;
+    if (changes.truncate) {
+      // Not TRUNCATE: a reader with an older snapshot would see the table empty in the middle of its transaction (F49).
+      const [rows = 0] = await this.#session.run(doing, [`DELETE FROM ${this.#target}`]);
+      counts.deleted += rows;
+    }
+    const steps: { sql: string; counts: keyof ApplyCounts | null }[] = [];
+    if (changes.deleteCount > 0) {
+      const stage = await this.#stageDeletes(changes);
+      steps.push({
+        sql: `DELETE FROM ${this.#target} t USING ${stage} s WHERE ${this.#join('t', 's', 'k')}`,
+        counts: 'deleted',
+      });
+    }
+    if (changes.upsertCount > 0) {
+      const stage = await this.#stageUpserts(changes);
+      if (changes.hasAbsent) await this.#fillAbsent(changes, stage);
+      if (this.#unique.length > 0) steps.push({ sql: this.#deleteMovedUnique(stage), counts: null });
+      steps.push({ sql: this.#update(stage), counts: 'updated' }, { sql: this.#insert(stage), counts: 'inserted' });
+    }
+    if (steps.length === 0) return counts;
+    const touched = await this.#session.run(
+      doing,
+      steps.map((step) => step.sql),
+    );
+    steps.forEach((step, i) => {
+      if (step.counts) counts[step.counts] += touched[i] ?? 0;
+      else {
+        // Deleted to be inserted again: an update for whoever counts.
+        counts.updated += touched[i] ?? 0;
+        counts.inserted -= touched[i] ?? 0;
+      }
+    });
+    return counts;
+  }
+
+  /** Adds the keys of `changes` to a table of keys (`k1 …`): which keys a fold touched since a comparison began. */
+  async recordKeys(changes: KeyedChanges, into: string): Promise<void> {
+    const cells: Cell[] = [];
+    const width = changes.columns.length;
+    for (let i = 0; i < changes.upsertCount; i++)
+      for (const at of this.#keyAt) cells.push(present(changes.upserts[i * width + at]));
+    for (const cell of changes.deletes) cells.push(present(cell));
+    for (const base of changes.bases.values()) for (const cell of base) cells.push(present(cell));
+    await this.#load(into, this.#deleteColumns(), cells);
+  }
+
+  async #stageDeletes(changes: KeyedChanges): Promise<string> {
+    const columns = this.#deleteColumns();
+    this.#deleteStage ??= await this.#create(columns.map(declaration));
+    await this.#load(this.#deleteStage, columns, changes.deletes.map(present));
+    return this.#deleteStage;
+  }
+
+  async #stageUpserts(changes: KeyedChanges): Promise<string> {
+    const columns = this.#upsertColumns();
+    const width = this.#columns.length;
+    this.#upsertStage ??= await this.#create(columns.map(declaration));
+    if (!changes.hasAbsent) {
+      await this.#load(this.#upsertStage, columns.slice(0, width), changes.upserts as readonly Cell[]);
+      return this.#upsertStage;
+    }
+    const cells: Cell[] = [];
+    for (let row = 0; row < changes.upsertCount; row++) {
+      let absent = '';
+      for (let c = 0; c < width; c++) {
+        const cell = changes.upserts[row * width + c];
+        absent += cell === undefined ? '1' : '0';
+        cells.push(cell ?? null);
+      }
+      const incomplete = absent.includes('1');
+      cells.push(incomplete ? absent : null);
+      const base = changes.bases.get(row);
+      for (let k = 0; k < this.#keyAt.length; k++) {
+        if (!incomplete) cells.push(null);
+        else cells.push(present(base ? base[k] : changes.upserts[row * width + (this.#keyAt[k] ?? 0)]));
+      }
+    }
+    await this.#load(this.#upsertStage, columns, cells);
+    return this.#upsertStage;
+  }
+
+  /** k1 …: a key. */
+  #deleteColumns(): Column[] {
+    return this.#key.map((column, i) => ({ ...column, name: `k${i + 1}` }));
+  }
+
+  /** c1 …: the row; `absent`: which of its cells are (text of 0 and 1), NULL for none; k1 …: the key it had before. */
+  #upsertColumns(): Column[] {
+    return [
+      ...this.#columns.map((column, i) => ({ ...column, name: `c${i + 1}` })),
+      { ...textColumn, name: 'absent' },
+      ...this.#deleteColumns(),
+    ];
+  }
+
+  /** Absent values come from the row under the old key, read before it is deleted (PROTOCOL, Changes). */
+  async #fillAbsent(changes: KeyedChanges, stage: string): Promise<void> {
+    const width = this.#columns.length;
+    const incomplete = new Set<number>();
+    const columns = new Set<number>();
+    changes.upserts.forEach((cell, at) => {
+      if (cell !== undefined) return;
+      incomplete.add(Math.floor(at / width));
+      columns.add(at % width);
+    });
+    const set = [...columns].map((at) => {
+      const column = this.#columns[at];
+      return `c${at + 1} = CASE WHEN substr(s.absent, ${at + 1}, 1) = '1' THEN t.${quoteIdentifier(column?.name ?? '')} ELSE s.c${at + 1} END`;
+    });
+    const [filled = 0] = await this.#session.run(`read unchanged values of ${displayName(this.#name)}`, [
+      `UPDATE ${stage} s SET ${set.join(', ')} FROM ${this.#target} t WHERE s.absent IS NOT NULL AND ${this.#join('t', 's', 'k')}`,
+    ]);
+    if (filled !== incomplete.size) {
+      throw new SluiceError(
+        'SCHEMA_CHANGED',
+        `${incomplete.size - filled} updated rows are not in ${displayName(this.#name)}, so their unchanged large values are unknown`,
+        {
+          hint: 'Rows were removed from the destination by someone else. Set is_full_sync = 1 to copy the table again.',
+        },
+      );
+    }
+  }
+
+  #deleteMovedUnique(stage: string): string {
+    const moved = this.#unique.map(
+      (at) => `t.${quoteIdentifier(this.#columns[at]?.name ?? '')} IS DISTINCT FROM s.c${at + 1}`,
+    );
+    return `DELETE FROM ${this.#target} t USING ${stage} s WHERE ${this.#join('t', 's', 'c')} AND (${moved.join(' OR ')})`;
+  }
+
+  #update(stage: string): string {
+    const set = this.#columns.map((column, i) => `${quoteIdentifier(column.name)} = s.c${i + 1}`);
+    return `UPDATE ${this.#target} t SET ${set.join(', ')} FROM ${stage} s WHERE ${this.#join('t', 's', 'c')}`;
+  }
+
+  #insert(stage: string): string {
+    const names = this.#columns.map((column) => quoteIdentifier(column.name)).join(', ');
+    const values = this.#columns.map((_, i) => `s.c${i + 1}`).join(', ');
+    return `INSERT INTO ${this.#target} (${names}) OVERRIDING SYSTEM VALUE SELECT ${values} FROM ${stage} s
+      WHERE NOT EXISTS (SELECT 1 FROM ${this.#target} t WHERE ${this.#join('t', 's', 'c')})`;
+  }
+
+  /** Key equality; `prefix` c: the row's own columns of the upsert stage, k: the key columns k1 … */
+  #join(target: string, stage: string, prefix: 'c' | 'k'): string {
+    return this.#key
+      .map(
+        (column, i) =>
+          `${target}.${quoteIdentifier(column.name)} = ${stage}.${prefix}${(prefix === 'c' ? (this.#keyAt[i] ?? 0) : i) + 1}`,
+      )
+      .join(' AND ');
+  }
+
+  async #create(columns: readonly string[]): Promise<string> {
+    const staged = stagedBy.get(this.#session) ?? { next: 1, recent: new Set() };
+    stagedBy.set(this.#session, staged);
+    staged.recent.delete(this);
+    staged.recent.add(this);
+    if (staged.recent.size > MAX_STAGED_TABLES) {
+      const [oldest] = staged.recent;
+      if (oldest) {
+        staged.recent.delete(oldest);
+        await oldest.dropStages();
+      }
+    }
+    const name = `s${staged.next++}`;
+    await this.#session.run('create a temporary staging table', [
+      `CREATE TEMP TABLE ${name} (${columns.join(', ')}) ON COMMIT DELETE ROWS`,
+    ]);
+    return `pg_temp.${name}`;
+  }
+
+  /** Frees its temporary tables; they are made again when needed. */
+  async dropStages(): Promise<void> {
+    const names = [this.#upsertStage, this.#deleteStage].filter((name) => name !== null);
+    this.#upsertStage = null;
+    this.#deleteStage = null;
+    if (names.length > 0)
+      await this.#session.run('drop temporary staging tables', [`DROP TABLE IF EXISTS ${names.join(', ')}`]);
+  }
+
+  async #load(stage: string, columns: readonly Column[], cells: readonly Cell[]): Promise<void> {
+    const [schema = 'pg_temp', table = ''] = stage.split('.');
+    const batch = { columns: columns.map((column) => column.name), rows: cells.length / columns.length, cells };
+    await loadRows(this.#session, { schema, table }, columns, { format: 'cells', batches: oneBatch(batch) });
+  }
+}
+
+function declaration(column: Column): string {
+  return `${column.name} ${column.nativeType}`;
+}
+
+const textColumn: Column = {
+  name: '',
+  nativeType: 'text',
+  type: { kind: 'text', length: null, fixed: false, nul: false },
+  nullable: true,
+  generated: null,
+  identity: null,
+  default: null,
+  collation: null,
+};
+
+async function* oneBatch<T>(batch: T): AsyncGenerator<T> {
+  yield batch;
+}
+
+function present(cell: ChangeCell): Cell {
+  if (cell === undefined) throw new SluiceError('INTERNAL', 'a key cell is absent');
+  return cell;
+}

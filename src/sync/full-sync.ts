@@ -1,0 +1,431 @@
+/** A full copy of one table, from the first look at its schema to the swap (PROTOCOL, A copy). Restartable at any instant. */
+import { failpoint } from '../model/failpoint.ts';
+import { hasCode, SluiceError } from '../model/errors.ts';
+import type { Finding } from '../model/findings.ts';
+import { displayName, type Table, type TableName } from '../model/tables.ts';
+import type {
+  Chunk,
+  ChunkPlan,
+  CopySession,
+  EngineDatabase,
+  GenerationRequest,
+  SnapshotSource,
+} from '../engines/contract.ts';
+import { folder, foldDown, ROUND_BYTES } from './fold.ts';
+import { checkSchema, type SchemaCheck } from './schema-check.ts';
+
+export interface FullSyncOptions {
+  readonly mappingUid: string;
+  readonly source: EngineDatabase;
+  readonly destination: EngineDatabase;
+  readonly sourceTable: TableName;
+  readonly target: TableName;
+  /** From `primary_key_column`; null: from the catalog. */
+  readonly keyColumns: readonly string[] | null;
+  /** Null: no changes are followed (`cdc_enabled = 0`). */
+  readonly stream: string | null;
+  readonly group: string;
+  readonly requestId: number;
+  /** Rows that Sluice did not put there may be replaced (the person asked for it). */
+  readonly mayReplace: boolean;
+  readonly drawEpoch: (atLeast: number) => Promise<number>;
+  readonly chunkBytes: number;
+  readonly parallelism: number;
+  readonly maxBytesPerSecond: number | null;
+  readonly lockWaitMs: number;
+  /** Past it the copy ends, the live table goes on (PROTOCOL, A copy). */
+  readonly backlogMaxBytes: number;
+  readonly signal: AbortSignal;
+  readonly progress: (progress: FullSyncProgress) => void;
+  readonly findings: (findings: readonly Finding[]) => Promise<void>;
+  readonly sourceObjects: (objects: readonly { kind: string; name: string; dropSql: string }[]) => Promise<void>;
+}
+
+export interface FullSyncProgress {
+  readonly phase: 'checking' | 'waiting' | 'copying' | 'indexing' | 'folding' | 'comparing' | 'swapping';
+  readonly rows: number;
+  readonly rowsEstimated: number | null;
+  readonly chunksDone: number;
+  readonly chunks: number;
+}
+
+export interface FullSyncResult {
+  readonly rows: number;
+  readonly differing: number | null;
+}
+
+export async function runFullSync(options: FullSyncOptions): Promise<FullSyncResult> {
+  const job = new FullSync(options);
+  return job.run();
+}
+
+/** Looks at both tables and decides how one would be carried to the other. Throws when it cannot be. */
+export async function checkMapping(
+  options: Pick<
+    FullSyncOptions,
+    'source' | 'destination' | 'sourceTable' | 'target' | 'keyColumns' | 'stream' | 'findings'
+  >,
+): Promise<{
+  table: Table;
+  live: Table | null;
+  check: SchemaCheck;
+}> {
+  const { source, destination } = options;
+  const [table] = await source.catalog.describe([options.sourceTable]);
+  if (!table) {
+    throw new SluiceError(
+      'SOURCE_TABLE_MISSING',
+      `the source has no table ${displayName(options.sourceTable)}, or the login cannot see it`,
+      {
+        hint: 'Check source_database, source_schema and source_table (names are exact), and GRANT SELECT on it.',
+      },
+    );
+  }
+  const [live = null] = await destination.catalog.describe([options.target]);
+  const check = checkSchema({
+    source: table,
+    target: live,
+    key: options.keyColumns,
+    cdc: options.stream !== null,
+    sameEngine: source.engine.name === destination.engine.name,
+    canSuspend: (await destination.destination?.canSuspendTriggers()) ?? false,
+  });
+  await options.findings(check.findings);
+  const [first, ...others] = check.findings.filter((finding) => finding.severity === 'error');
+  if (first) {
+    throw new SluiceError(
+      first.code,
+      first.message + (others.length > 0 ? ` (and ${others.length} more, see sync_logs)` : ''),
+      {
+        hint: first.fixSql.join('; ') || undefined,
+      },
+    );
+  }
+  return { table, live, check };
+}
+
+class FullSync {
+  readonly #options: FullSyncOptions;
+  #progress: FullSyncProgress = { phase: 'checking', rows: 0, rowsEstimated: null, chunksDone: 0, chunks: 0 };
+
+  constructor(options: FullSyncOptions) {
+    this.#options = options;
+  }
+
+  async run(): Promise<FullSyncResult> {
+    const { source, destination, stream } = this.#options;
+    const snapshot = source.snapshot;
+    const target = destination.destination;
+    if (!snapshot || !target)
+      throw new SluiceError(
+        'CAPABILITY_MISSING',
+        `${source.engine.name} cannot be copied to ${destination.engine.name}`,
+      );
+    if (stream !== null && !source.changes)
+      throw new SluiceError('CAPABILITY_MISSING', `${source.engine.name} has no change stream`, {
+        hint: 'Set cdc_enabled = 0.',
+      });
+    this.#report({ phase: 'checking' });
+    await target.prepare();
+    const { table, live, check } = await checkMapping(this.#options);
+    const [state] = await target.copies.states([this.#options.mappingUid]);
+    if (
+      live !== null &&
+      !this.#options.mayReplace &&
+      state?.liveGeneration == null &&
+      state?.copyRequest !== this.#options.requestId
+    ) {
+      await this.#requireEmpty(live);
+    }
+    const request: GenerationRequest = {
+      stream,
+      group: this.#options.group,
+      mappingUid: this.#options.mappingUid,
+      copyEpoch: await this.#options.drawEpoch(state?.copyEpoch ?? 0),
+      requestId: this.#options.requestId,
+      source: table,
+      key: check.key,
+      columns: check.columns,
+      design: target.design(table, this.#options.target, check.key),
+      target: this.#options.target,
+      live,
+      lockWaitMs: this.#options.lockWaitMs,
+    };
+    const session = await this.#open(request);
+    try {
+      await failpoint('copy.opened');
+      if (stream !== null && source.changes) {
+        const { objects } = await source.changes.include(stream, table);
+        await this.#options.sourceObjects(objects);
+        await failpoint('copy.included');
+      }
+      const rows = await this.#copy(session, snapshot, table, live, check);
+      this.#report({ phase: 'indexing' });
+      await session.buildKey();
+      await failpoint('copy.key-built');
+      if (stream !== null) await this.#foldToEnd(session, snapshot, table);
+      await session.buildIndexes();
+      const differing = await this.#swap(session, live !== null);
+      await failpoint('copy.swapped');
+      return { rows, differing };
+    } finally {
+      await session.close();
+    }
+  }
+
+  /** The stream's owner makes the group's position row; until then there is no place to note that the copy began (invariant 1). */
+  async #open(request: GenerationRequest): Promise<CopySession> {
+    for (;;) {
+      this.#check();
+      const session = await this.#options.destination.destination?.copies.open(request);
+      if (session) return session;
+      this.#report({ phase: 'waiting' });
+      await pause(200);
+    }
+  }
+
+  async #copy(
+    session: CopySession,
+    snapshot: SnapshotSource,
+    table: Table,
+    live: Table | null,
+    check: SchemaCheck,
+  ): Promise<number> {
+    const columns = check.columns.map((column) => column.source);
+    const lane = this.#lane(snapshot, table, live, check);
+    if (this.#options.stream === null) return this.#copyWhole(session, snapshot, table, columns, lane);
+    for (;;) {
+      let plan = await session.plan();
+      if (!plan) {
+        plan = await snapshot.planChunks(table, { targetBytes: this.#options.chunkBytes });
+        await session.savePlan(plan);
+      }
+      try {
+        return await this.#copyChunks(session, snapshot, table, plan, columns, lane);
+      } catch (error) {
+        if (!hasCode(error, 'COPY_RESTARTED')) throw error;
+        await session.restart();
+      }
+    }
+  }
+
+  async #copyChunks(
+    session: CopySession,
+    snapshot: SnapshotSource,
+    table: Table,
+    plan: ChunkPlan,
+    columns: readonly string[],
+    lane: string,
+  ): Promise<number> {
+    const done = await session.loadedChunks();
+    const waiting = plan.chunks.filter((chunk) => !done.has(chunk.id));
+    let rows = 0;
+    this.#report({
+      phase: 'copying',
+      rows,
+      rowsEstimated: plan.estimatedRows,
+      chunks: plan.chunks.length,
+      chunksDone: plan.chunks.length - waiting.length,
+    });
+    const throttle = new Throttle(this.#options.maxBytesPerSecond, plan.estimatedBytes / plan.chunks.length);
+    let failed: unknown = null;
+    const worker = async () => {
+      for (let chunk = waiting.shift(); chunk && failed === null; chunk = waiting.shift()) {
+        try {
+          rows += await this.#copyChunk(session, snapshot, table, plan.layout, chunk, columns, lane);
+          await failpoint('copy.chunk-loaded');
+          this.#report({ rows, chunksDone: this.#progress.chunksDone + 1 });
+          await this.#limitBacklog(session);
+          await throttle.wait();
+        } catch (error) {
+          failed ??= error;
+        }
+      }
+    };
+    await Promise.all(Array.from({ length: Math.max(1, this.#options.parallelism) }, worker));
+    if (failed !== null) throw failed as Error;
+    return rows;
+  }
+
+  async #copyChunk(
+    session: CopySession,
+    snapshot: SnapshotSource,
+    table: Table,
+    layout: string,
+    chunk: Chunk,
+    columns: readonly string[],
+    lane: string,
+  ): Promise<number> {
+    this.#check();
+    return session.load(chunk, await snapshot.readChunk(table, layout, chunk, columns, lane));
+  }
+
+  /** Without changes to correct it, a copy is one snapshot: what was loaded before a restart belongs to another one. */
+  async #copyWhole(
+    session: CopySession,
+    snapshot: SnapshotSource,
+    table: Table,
+    columns: readonly string[],
+    lane: string,
+  ): Promise<number> {
+    await session.restart();
+    const plan = await snapshot.planChunks(table, { targetBytes: this.#options.chunkBytes });
+    await session.savePlan(plan);
+    this.#report({ phase: 'copying', rowsEstimated: plan.estimatedRows, chunks: plan.chunks.length });
+    let rows = 0;
+    for await (const { chunk, rows: stream } of snapshot.readWhole(table, plan, columns, lane)) {
+      this.#check();
+      rows += await session.load(chunk, stream);
+      await failpoint('copy.chunk-loaded');
+      this.#report({ rows, chunksDone: this.#progress.chunksDone + 1 });
+    }
+    return rows;
+  }
+
+  /** Only past the end position is the staging table a state that existed; until then absent values come from the source. */
+  async #foldToEnd(session: CopySession, snapshot: SnapshotSource, table: Table): Promise<void> {
+    const changes = this.#options.source.changes;
+    if (!changes) return;
+    this.#report({ phase: 'folding' });
+    const { fold, takeFetched } = folder(session.route, { snapshot, table });
+    let end = await changes.end();
+    for (;;) {
+      this.#check();
+      await this.#limitBacklog(session);
+      // Read before the round: the backlog holds everything at or below it.
+      const position = await session.position();
+      const folded = await session.round(ROUND_BYTES, fold);
+      await failpoint('copy.folded');
+      if (takeFetched()) {
+        // A fetched value may be newer than `end`: its row is right only once the fold has come to where it was read.
+        end = await changes.end();
+        continue;
+      }
+      if (position !== null && folded === 0 && ['equal', 'after'].includes(changes.compare(position, end))) return;
+      if (folded === 0) await pause(50);
+    }
+  }
+
+  async #swap(session: CopySession, hadTable: boolean): Promise<number | null> {
+    const { fold } = folder(session.route, null);
+    const check = () => this.#check();
+    this.#report({ phase: 'folding' });
+    if (this.#options.stream !== null) await foldDown(session, fold, check);
+    this.#report({ phase: 'comparing' });
+    const { differing } = await session.compare();
+    await failpoint('copy.compared');
+    if (this.#options.stream !== null) await foldDown(session, fold, check);
+    this.#report({ phase: 'swapping' });
+    for (let attempt = 0; ; attempt++) {
+      this.#check();
+      if (await session.finish(fold)) return hadTable ? differing : null;
+      // Somebody holds the table: let the stream through, then try again (PROTOCOL, A copy, 6).
+      await pause(Math.min(2000, 100 * 2 ** attempt));
+      if (this.#options.stream !== null) await foldDown(session, fold, check);
+    }
+  }
+
+  #lane(snapshot: SnapshotSource, table: Table, live: Table | null, check: SchemaCheck): string {
+    const target = this.#options.destination.destination;
+    if (!target || this.#options.source.engine.name !== this.#options.destination.engine.name) return 'cells';
+    const from = check.columns.map((column) => column.source);
+    const understood = live
+      ? target.lanes(
+          live,
+          check.columns.map((column) => column.target),
+        )
+      : target.lanes(table, from);
+    return snapshot.lanes(table, from).find((lane) => understood.includes(lane)) ?? 'cells';
+  }
+
+  async #requireEmpty(live: Table): Promise<void> {
+    if (await this.#options.destination.catalog.isEmpty(live.name)) return;
+    throw new SluiceError(
+      'DESTINATION_NOT_EMPTY',
+      `the destination table ${displayName(live.name)} holds rows that Sluice did not put there`,
+      {
+        hint: "UPDATE table_mappings SET is_full_sync = 1 to replace them, or initial_sync = 'none' to keep them and follow changes from now on.",
+      },
+    );
+  }
+
+  async #limitBacklog(session: CopySession): Promise<void> {
+    if (this.#options.stream === null) return;
+    const waiting = await session.backlogBytes();
+    if (waiting <= this.#options.backlogMaxBytes) return;
+    throw new SluiceError(
+      'BACKLOG_FULL',
+      `${waiting} bytes of changes wait for the copy, more than backlog_max_bytes`,
+      {
+        hint: 'Raise backlog_max_bytes, or copy when fewer rows change.',
+      },
+    );
+  }
+
+  #check(): void {
+    if (!this.#options.signal.aborted) return;
+    const reason: unknown = this.#options.signal.reason;
+    throw reason instanceof SluiceError ? reason : new SluiceError('CANCELLED', 'the full sync was cancelled');
+  }
+
+  #report(progress: Partial<FullSyncProgress>): void {
+    this.#progress = { ...this.#progress, ...progress };
+    this.#options.progress(this.#progress);
+  }
+}
+
+/** Spreads chunks over time: `copy_max_bytes_per_second`. */
+class Throttle {
+  readonly #perSecond: number | null;
+  readonly #chunkBytes: number;
+  #next = Date.now();
+
+  constructor(perSecond: number | null, chunkBytes: number) {
+    this.#perSecond = perSecond;
+    this.#chunkBytes = chunkBytes;
+  }
+
+  async wait(): Promise<void> {
+    if (this.#perSecond === null || this.#perSecond <= 0) return;
+    this.#next = Math.max(this.#next, Date.now()) + (this.#chunkBytes / this.#perSecond) * 1000;
+    await pause(this.#next - Date.now());
+  }
+}
+
+function pause(ms: number): Promise<void> {
+  return new Promise((resolve) => setTimeout(resolve, ms));
+}
+
+/** Folds what a held mapping has missed into its table and makes it live again. False: nothing was held. */
+export async function runHeldFold(options: {
+  destination: EngineDatabase;
+  mappingUid: string;
+  drawEpoch: (atLeast: number) => Promise<number>;
+  lockWaitMs: number;
+  signal: AbortSignal;
+}): Promise<boolean> {
+  const copies = options.destination.destination?.copies;
+  if (!copies) return false;
+  const [state] = await copies.states([options.mappingUid]);
+  if (state?.route?.backlog !== 'hold') return false;
+  const session = await copies.openHeld(
+    options.mappingUid,
+    await options.drawEpoch(state.copyEpoch),
+    options.lockWaitMs,
+  );
+  if (!session) return false;
+  try {
+    const { fold } = folder(session.route, null);
+    const check = () => {
+      if (options.signal.aborted) throw new SluiceError('CANCELLED', 'the fold was cancelled');
+    };
+    for (let attempt = 0; ; attempt++) {
+      await foldDown(session, fold, check);
+      check();
+      if (await session.finish(fold)) return true;
+      await pause(Math.min(2000, 100 * 2 ** attempt));
+    }
+  } finally {
+    await session.close();
+  }
+}

@@ -1,0 +1,213 @@
+/** Writes the stream's pieces into one apply group: its own session, its own position, its own trouble. */
+import type { ChangePiece } from '../model/changes.ts';
+import { failpoint } from '../model/failpoint.ts';
+import { hasCode, SluiceError, toSluiceError } from '../model/errors.ts';
+import type { Position } from '../model/position.ts';
+import type { ApplyCounts, ChangeSource, Destination, GroupApplier, GroupState, Route } from '../engines/contract.ts';
+import { decodeBlock, encodeBlocks } from './change-block.ts';
+import { BLOCK_BYTES, carry, MappingFailure, routeChanges } from './piece-router.ts';
+
+export interface GroupEvents {
+  /** The group has durably stored `position`; `counts` by mapping, only those that had changes. */
+  committed(
+    group: GroupWriter,
+    position: Position,
+    committedAt: number | null,
+    counts: ReadonlyMap<string, ApplyCounts>,
+  ): void;
+  /** The mapping's changes go to a backlog from now on, because of `error`. */
+  held(mappingUid: string, error: SluiceError): Promise<void>;
+  /** Columns that the stream shows and the route does not carry. */
+  columnsAdded(route: Route, columns: readonly string[]): void;
+}
+
+export interface GroupOptions {
+  readonly stream: string;
+  readonly group: string;
+  readonly destination: Destination;
+  readonly source: ChangeSource;
+  /** Draws an epoch above `atLeast` from the control database's counter. */
+  readonly drawEpoch: (atLeast: number) => Promise<number>;
+  readonly lockWaitMs: () => number;
+  readonly retries: () => { attempts: number; delayMs: number };
+  readonly events: GroupEvents;
+}
+
+export class GroupWriter {
+  readonly options: GroupOptions;
+  #applier: GroupApplier | null = null;
+  #known: GroupState | null = null;
+  #stagedPieces = 0;
+  #reported = new Map<string, string>();
+  #routes: readonly Route[] = [];
+
+  constructor(options: GroupOptions) {
+    this.options = options;
+  }
+
+  get name(): string {
+    return this.options.group;
+  }
+
+  /** Position last known to be stored; null before `take`. */
+  get position(): Position | null {
+    return this.#known?.position ?? null;
+  }
+
+  /** Some mapping of the group is being copied: whoever folds its backlog waits for positions. */
+  get isAwaited(): boolean {
+    return this.#routes.some((route) => route.backlog === 'copy');
+  }
+
+  /** Fences the group for a fresh epoch. `create`: where a group that does not exist yet starts. False: it does not exist. */
+  async take(create: Position | null): Promise<boolean> {
+    const { destination, stream, group } = this.options;
+    await destination.prepare();
+    const stored = (await destination.groups(stream)).find((each) => each.group === group);
+    const epoch = await this.options.drawEpoch(stored?.epoch ?? 0);
+    const applier = await destination.takeGroup({
+      stream,
+      group,
+      epoch,
+      lockWaitMs: this.options.lockWaitMs(),
+      create,
+    });
+    if (!applier) return false;
+    this.#applier = applier;
+    this.#known = applier.state;
+    this.#stagedPieces = 0;
+    return true;
+  }
+
+  /** Commits the piece, or stages it when its transaction is not complete. Retries what is transient; throws what is not. */
+  async write(piece: ChangePiece): Promise<void> {
+    if (piece.end !== null && this.#has(piece.end)) return;
+    const { attempts, delayMs } = this.options.retries();
+    for (let attempt = 1; ; attempt++) {
+      try {
+        if (piece.end === null) await this.#stage(piece);
+        else await this.#commit(piece, piece.end);
+        return;
+      } catch (error) {
+        if (error instanceof MappingFailure) {
+          await this.#hold(error);
+          attempt = 0;
+          continue;
+        }
+        const known = toSluiceError(error);
+        // A lost connection ends the session: whether the commit came through is read from the position row (F01).
+        if (known.code === 'FENCED' || known.retry !== 'backoff' || attempt > attempts) throw known;
+        if (this.#stagedPieces > 0 && hasCode(known, 'CONNECTION_LOST')) throw known;
+        await new Promise((resolve) => setTimeout(resolve, delayMs * (0.5 + Math.random())));
+        if (hasCode(known, 'CONNECTION_LOST')) {
+          await this.#reconnect();
+          if (piece.end !== null && this.#has(piece.end)) return;
+        }
+      }
+    }
+  }
+
+  async close(): Promise<void> {
+    const applier = this.#applier;
+    this.#applier = null;
+    await applier?.close();
+  }
+
+  /** The group is ahead of the reader (another group was behind at the start): it has this already. */
+  #has(end: Position): boolean {
+    if (this.#known === null) return false;
+    const order = this.options.source.compare(end, this.#known.position);
+    if (order === 'unordered')
+      throw new SluiceError('GAP', `the position of group ${this.name} does not belong to this source any more`);
+    return order !== 'after';
+  }
+
+  async #stage(piece: ChangePiece): Promise<void> {
+    const applier = this.#session();
+    for (const table of piece.tables) {
+      for (const block of encodeBlocks(table, BLOCK_BYTES)) {
+        await applier.stage(block);
+        this.#stagedPieces++;
+      }
+    }
+    await failpoint('stream.piece-staged');
+  }
+
+  async #commit(piece: ChangePiece, end: Position): Promise<void> {
+    const applier = this.#session();
+    const transaction = await applier.begin();
+    this.#routes = transaction.routes;
+    const counts = new Map<string, ApplyCounts>();
+    const add = (more: ReadonlyMap<string, ApplyCounts>) => {
+      for (const [uid, each] of more) {
+        const sum = counts.get(uid) ?? { inserted: 0, updated: 0, deleted: 0 };
+        counts.set(uid, {
+          inserted: sum.inserted + each.inserted,
+          updated: sum.updated + each.updated,
+          deleted: sum.deleted + each.deleted,
+        });
+      }
+    };
+    try {
+      if (this.#stagedPieces > 0) {
+        for await (const block of transaction.staged())
+          add(await carry(transaction, routeChanges([decodeBlock(block.bytes)], transaction.routes)));
+      }
+      const routed = routeChanges(piece.tables, transaction.routes);
+      this.#reportColumns(routed);
+      add(await carry(transaction, routed));
+      await failpoint('stream.before-commit');
+      await transaction.commit(end);
+    } catch (error) {
+      await transaction.rollback();
+      throw error;
+    }
+    await failpoint('stream.after-commit');
+    this.#known = applier.state;
+    this.#stagedPieces = 0;
+    this.options.events.committed(this, end, piece.committedAt, counts);
+  }
+
+  /** The failing mapping's changes go to a backlog, in a commit of its own at the position the group is at. */
+  async #hold(failure: MappingFailure): Promise<void> {
+    const applier = this.#session();
+    const transaction = await applier.begin();
+    try {
+      await transaction.hold(failure.mappingUid);
+      await transaction.commit(applier.state.position);
+    } catch (error) {
+      await transaction.rollback();
+      throw error;
+    }
+    await this.options.events.held(failure.mappingUid, failure.error);
+  }
+
+  async #reconnect(): Promise<void> {
+    const before = this.#known;
+    await this.close();
+    if (!(await this.take(null)))
+      throw new SluiceError('GAP', `the destination has lost the position of group ${this.name}`);
+    if (before && this.#known && this.options.source.compare(this.#known.position, before.position) === 'before') {
+      throw new SluiceError(
+        'GAP',
+        `the destination of group ${this.name} went back behind what was acknowledged: it was restored`,
+      );
+    }
+  }
+
+  #session(): GroupApplier {
+    if (!this.#applier) throw new SluiceError('CONNECTION_LOST', `group ${this.name} has no session`);
+    return this.#applier;
+  }
+
+  #reportColumns(routed: ReturnType<typeof routeChanges>): void {
+    for (const { route, tables } of routed.values()) {
+      const shape = tables.at(-1)?.relation.columns ?? [];
+      if (shape.length === route.columns.length) continue;
+      const added = shape.filter((name) => !route.columns.some((column) => column.source === name));
+      if (added.length === 0 || this.#reported.get(route.mappingUid) === added.join()) continue;
+      this.#reported.set(route.mappingUid, added.join());
+      this.options.events.columnsAdded(route, added);
+    }
+  }
+}

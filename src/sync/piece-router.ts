@@ -1,0 +1,97 @@
+/** Carries the changes of a piece to where each mapping's route says: its live table, its backlog, or both. */
+import type { TableChanges } from '../model/changes.ts';
+import { SluiceError } from '../model/errors.ts';
+import { displayName } from '../model/tables.ts';
+import type { ApplyCounts, GroupTransaction, Route } from '../engines/contract.ts';
+import { encodeBlocks } from './change-block.ts';
+import { Collapse } from './collapse.ts';
+
+/** Blocks of a backlog: large enough to be few, small enough to be read one at a time. */
+export const BLOCK_BYTES = 1 << 20;
+
+/** An error of one mapping's own: the others go on without it (invariant 8). */
+export class MappingFailure extends Error {
+  readonly mappingUid: string;
+  readonly error: SluiceError;
+  constructor(mappingUid: string, error: SluiceError) {
+    super(error.message);
+    this.mappingUid = mappingUid;
+    this.error = error;
+  }
+}
+
+/** Errors that are the mapping's, not the connection's or the server's. */
+const OF_THE_MAPPING: ReadonlySet<string> = new Set([
+  'ROW_REFUSED',
+  'SCHEMA_CHANGED',
+  'DESTINATION_TABLE_MISSING',
+  'PERMISSION_DENIED',
+  'SOURCE_TABLE_REPLACED',
+  'INTERNAL',
+]);
+
+export type Routed = ReadonlyMap<string, { route: Route; tables: TableChanges[] }>;
+
+/** Groups changes by mapping. A table that no route wants is left out: it is in the stream for another group, or since its mapping left. */
+export function routeChanges(tables: readonly TableChanges[], routes: readonly Route[]): Routed {
+  const bySource = new Map<string, Route[]>();
+  for (const route of routes) {
+    const name = sourceKey(route.source.schema, route.source.table);
+    bySource.set(name, [...(bySource.get(name) ?? []), route]);
+  }
+  const routed = new Map<string, { route: Route; tables: TableChanges[] }>();
+  for (const changes of tables) {
+    const { name } = changes.relation;
+    for (const route of bySource.get(sourceKey(name.schema, name.table)) ?? []) {
+      const entry = routed.get(route.mappingUid) ?? { route, tables: [] };
+      entry.tables.push(changes);
+      routed.set(route.mappingUid, entry);
+    }
+  }
+  return routed;
+}
+
+/** Applies and appends within the transaction. Throws MappingFailure for what only one mapping is to blame for. */
+export async function carry(transaction: GroupTransaction, routed: Routed): Promise<Map<string, ApplyCounts>> {
+  const counts = new Map<string, ApplyCounts>();
+  for (const [mappingUid, { route, tables }] of routed) {
+    try {
+      if (route.live) {
+        const collapse = new Collapse(
+          route.columns.map((column) => column.source),
+          route.key,
+        );
+        for (const changes of tables) {
+          requireSameTable(changes, route);
+          collapse.add(changes);
+        }
+        counts.set(mappingUid, await transaction.apply(route, collapse.result()));
+      }
+      if (route.backlog !== null) {
+        for (const changes of tables) {
+          for (const block of encodeBlocks(changes, BLOCK_BYTES)) await transaction.append(route, block);
+        }
+      }
+    } catch (error) {
+      if (error instanceof SluiceError && OF_THE_MAPPING.has(error.code)) throw new MappingFailure(mappingUid, error);
+      throw error;
+    }
+  }
+  return counts;
+}
+
+/** Another table under the same name is another table: its rows do not belong here until a copy says so. */
+function requireSameTable(changes: TableChanges, route: Route): void {
+  if (changes.relation.id === route.relationId) return;
+  throw new SluiceError(
+    'SOURCE_TABLE_REPLACED',
+    `the source's table ${displayName(route.source)} was replaced by another of that name`,
+    {
+      hint: 'Set is_full_sync = 1 to copy the new table.',
+    },
+  );
+}
+
+function sourceKey(schema: string, table: string): string {
+  return `${schema.length}:${schema}.${table}`;
+}
