@@ -55,8 +55,9 @@ export function action<Options extends { json?: boolean }, Args extends (string 
       output.close();
       if (output.json) output.envelope(envelopeOf(name, outcome));
       else {
+        const { summary } = envelopeOf(name, outcome);
         for (const line of outcome.lines ?? []) output.line(redact(line));
-        output.line(redact(outcome.summary));
+        output.line(summary);
         if (outcome.error?.hint) output.note(redact(`hint: ${outcome.error.hint}`));
       }
       surroundings.exitCode = exitCodeOf(outcome.error);

@@ -25,6 +25,8 @@ export interface Outcome {
   /** The plain output, printed before the summary. */
   readonly lines?: readonly string[];
   readonly error?: SluiceError;
+  /** The summary is an encrypted value, which the net against secrets in outputs would tear. */
+  readonly verbatim?: boolean;
 }
 
 /** 0 ok · 1 something failed while running · 2 what a person configured is wrong · 3 the surroundings are (servers, rights, secrets). */
@@ -70,7 +72,7 @@ export function envelopeOf(command: string, outcome: Outcome): Envelope {
   return {
     command,
     ok: outcome.error === undefined,
-    summary: redact(outcome.summary),
+    summary: outcome.verbatim ? outcome.summary : redact(outcome.summary),
     result: outcome.result,
     error: outcome.error === undefined ? null : errorOf(outcome.error),
   };
