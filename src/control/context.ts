@@ -59,6 +59,11 @@ export interface ControlOptions {
   readonly maxConnections?: number;
   /** How long a connection attempt, or the wait for a free connection, may take; default 15 s. */
   readonly timeoutMs?: number;
+  /**
+   * A connection on which nothing arrives for this long is given up: a network that swallows packets would hold it for
+   * a quarter of an hour. Default 60 s; 0: never (a migration may take its time).
+   */
+  readonly silenceMs?: number;
 }
 
 /** What a stream tells about one mapping since the last flush. Totals are increments. */

@@ -19,6 +19,8 @@ import { Runs } from './runs.ts';
 import { SettingsStore, type SettingProblem, type Settings } from './settings.ts';
 import { SourceObjects } from './source-objects.ts';
 
+type OpenOptions = Partial<ControlOptions> & { url: string };
+
 export class ControlDatabase {
   readonly requests: Requests;
   readonly leases: Leases;
@@ -26,12 +28,14 @@ export class ControlDatabase {
   readonly runs: Runs;
   readonly journal: Journal;
   readonly sourceObjects: SourceObjects;
+  readonly #options: OpenOptions;
   readonly #context: ControlContext;
   readonly #migrations: readonly Migration[];
   readonly #plan: PlanReader;
   readonly #settings: SettingsStore;
 
-  private constructor(context: ControlContext, migrations: readonly Migration[]) {
+  private constructor(options: OpenOptions, context: ControlContext, migrations: readonly Migration[]) {
+    this.#options = options;
     this.#context = context;
     this.#migrations = migrations;
     this.#plan = new PlanReader(context, latestOf(migrations));
@@ -48,19 +52,22 @@ export class ControlDatabase {
    * Connects (see `openContext` for the errors); the tables may be missing or old: `migrate` or `check` comes next.
    * `url`: DEST_URL, secrets may be references. `migrations`: the program's own unless a test says otherwise.
    */
-  static async open(
-    options: Partial<ControlOptions> & { url: string },
-    migrations?: readonly Migration[],
-  ): Promise<ControlDatabase> {
+  static async open(options: OpenOptions, migrations?: readonly Migration[]): Promise<ControlDatabase> {
     const list = migrations ?? (await loadMigrations());
-    return new ControlDatabase(await openContext(options), list);
+    return new ControlDatabase(options, await openContext(options), list);
   }
 
   /** Brings tables and default settings up to date. Safe twice, from two processes, after a kill. CONTROL_TOO_NEW. */
   async migrate(): Promise<MigrationResult> {
-    const result = await migrate(this.#context, this.#migrations);
-    await this.#settings.seed();
-    return result;
+    // On a connection of its own: a statement of a migration may be silent for long.
+    const patient = await openContext({ ...this.#options, maxConnections: 1, silenceMs: 0 });
+    try {
+      const result = await migrate(patient, this.#migrations);
+      await this.#settings.seed();
+      return result;
+    } finally {
+      await patient.knex.destroy();
+    }
   }
 
   /** The tables are of a version this program can serve; else CONTROL_TOO_NEW or CONFIG_INVALID. */

@@ -1,4 +1,5 @@
 /** The control database on PostgreSQL: the few statements that are this engine's own. */
+import { Socket } from 'node:net';
 import knexModule, { type Knex } from 'knex';
 import { parse } from 'pg-connection-string';
 import { SluiceError } from '../../model/errors.ts';
@@ -145,6 +146,8 @@ function connectionOf(options: ControlOptions, database: string | null, doing: s
       application_name: options.applicationName ?? 'sluice control',
       connectionTimeoutMillis: options.timeoutMs ?? 15_000,
       keepAlive: true,
+      keepAliveInitialDelayMillis: 10_000,
+      stream: () => impatientSocket(options.silenceMs ?? 60_000),
     };
     return { settings, preferTls };
   } catch (error) {
@@ -186,6 +189,15 @@ async function connect(options: ControlOptions, target: Target): Promise<Knex> {
 }
 
 function quiet(): void {}
+
+function impatientSocket(silenceMs: number): Socket {
+  const socket = new Socket();
+  if (silenceMs > 0)
+    socket.setTimeout(silenceMs, () =>
+      socket.destroy(new Error(`Connection terminated: no answer for ${silenceMs} ms`)),
+    );
+  return socket;
+}
 
 async function createDatabase(options: ControlOptions): Promise<void> {
   const doing = `create the control database ${options.database}`;

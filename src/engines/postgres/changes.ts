@@ -31,6 +31,8 @@ export interface PostgresChangesOptions {
   readonly includeWaitMs?: number;
   /** A connection that says nothing for so long although it was asked is lost, ms. */
   readonly silenceMs?: number;
+  /** wal_sender_timeout of the reader's session, ms. */
+  readonly senderTimeoutMs?: number;
 }
 
 const SLOT_WAIT_MS = 60_000;
@@ -58,6 +60,7 @@ export class PostgresChanges implements ChangeSource {
       slotWaitMs: options.slotWaitMs ?? SLOT_WAIT_MS,
       includeWaitMs: options.includeWaitMs ?? INCLUDE_WAIT_MS,
       silenceMs: options.silenceMs ?? SILENCE_MS,
+      senderTimeoutMs: options.senderTimeoutMs ?? SENDER_TIMEOUT_MS,
     };
   }
 
@@ -113,17 +116,22 @@ export class PostgresChanges implements ChangeSource {
     const publication = this.#publication(stream);
     const place = parsePosition(from);
     if (place === null) throw gap(`the stored position is not one of PostgreSQL: ${from}`);
-    const decoder = await this.#decoder();
+    const { decoder, textAsBytes } = await this.#decoder();
     const session = await this.#connection.open({ replication: true }).catch((error: unknown) => {
       throw exhausted(error);
     });
     try {
       const timeline = await this.#sameHistory(session, place);
       // Needs no right from 12 on; an older server keeps its own.
-      await session.query('set the timeout', `SET wal_sender_timeout = ${SENDER_TIMEOUT_MS}`).catch(() => undefined);
+      await session
+        .query('set the timeout', `SET wal_sender_timeout = ${this.#options.senderTimeoutMs}`)
+        .catch(() => undefined);
+      // Such a server would refuse to send text that is not UTF-8 to a session that speaks it.
+      if (textAsBytes) await session.query('set the encoding', `SET client_encoding = 'SQL_ASCII'`);
       const reader = new PostgresChangeReader(decoder, { ...place, timeline }, this.#lineage, options, {
         doing: `read replication slot ${slot.name}`,
         silenceMs: this.#options.silenceMs,
+        statusMs: Math.min(STATUS_MS, this.#options.senderTimeoutMs / 3, this.#options.silenceMs / 3),
         terminate: (pid) =>
           this.#connection.query('end the reader', 'SELECT pg_terminate_backend($1::int)', [String(pid)]),
       });
@@ -260,17 +268,16 @@ export class PostgresChanges implements ChangeSource {
     return publication;
   }
 
-  async #decoder(): Promise<PgoutputDecoder> {
+  async #decoder(): Promise<{ decoder: PgoutputDecoder; textAsBytes: boolean }> {
     const rows = await this.#connection.query(
       'read the types of the source',
       `WITH RECURSIVE binary_type(oid) AS (SELECT 17::oid UNION
          SELECT t.oid FROM pg_type t JOIN binary_type b ON t.typtype = 'd' AND t.typbasetype = b.oid)
        SELECT b.oid::text AS oid, current_setting('server_encoding') AS encoding FROM binary_type b`,
     );
-    return new PgoutputDecoder({
-      byteaTypes: new Set(rows.map((row) => Number(row['oid']))),
-      textAsBytes: rows[0]?.['encoding'] === 'SQL_ASCII',
-    });
+    const textAsBytes = rows[0]?.['encoding'] === 'SQL_ASCII';
+    const byteaTypes = new Set(rows.map((row) => Number(row['oid'])));
+    return { decoder: new PgoutputDecoder({ byteaTypes, textAsBytes }), textAsBytes };
   }
 
   /** What makes a slot unreadable; null: nothing. */
@@ -393,6 +400,7 @@ function streamError(error: unknown, slot: string): SluiceError {
 interface ReaderSetup {
   readonly doing: string;
   readonly silenceMs: number;
+  readonly statusMs: number;
   /** Ends a walsender that does not listen, over another session. */
   readonly terminate: (pid: number) => Promise<unknown>;
 }
@@ -655,7 +663,7 @@ class PostgresChangeReader implements ChangeReader {
     if (this.#error !== null || this.#stopped !== null) return;
     const now = performance.now();
     const interval = this.#options.idleProgressMs();
-    const period = Math.min(Math.max(interval / 2, 20), STATUS_MS);
+    const period = Math.min(Math.max(interval / 2, 20), this.#setup.statusMs);
     if (!this.#paused && this.#stream !== null && now - this.#stream.heardAt > this.#setup.silenceMs) {
       this.#stream.destroy();
       this.#fail(
@@ -668,7 +676,7 @@ class PostgresChangeReader implements ChangeReader {
     }
     const wantsProgress =
       this.#idle === null && !this.#decoder.inTransaction && now - this.#idleAt >= interval - period;
-    if (wantsProgress || now - this.#statusAt >= STATUS_MS - 10) this.#send(true);
+    if (wantsProgress || now - this.#statusAt >= this.#setup.statusMs - 10) this.#send(true);
     this.#deliver();
     this.#timer = setTimeout(() => this.#tick(), period);
   }
