@@ -207,7 +207,7 @@ export interface ReadOptions {
    * Positions of groups that are ahead of `from`: no piece reaches across one of them, so that such a group can skip
    * whole pieces (never apply a change twice: a key that has moved on would not be found under its old name).
    */
-  readonly breakAt: readonly Position[];
+  readonly breakAt?: readonly Position[];
   /** A piece is handed out when it holds this many changes, or … */
   readonly maxChanges: number;
   /** … this many bytes (a piece may end inside a transaction then), or when nothing more is waiting at the source. */

@@ -19,6 +19,8 @@ export interface StreamHostOptions {
   readonly settings: () => StreamSettings;
   /** A mapping needs a look before the next poll: it was held, has a new column, is in gap. */
   readonly attention: (mapping: PlannedMapping, reason: SluiceError) => void;
+  /** The mapping's trigger column was set to 1. */
+  readonly flipped: (mapping: PlannedMapping) => void;
 }
 
 interface Totals {
@@ -108,6 +110,11 @@ export class StreamHost {
       events: {
         committed: (_groupId, position, committedAt, counts) => this.#committed(position, committedAt, counts),
         held: (uid, error) => this.#held(uid, error),
+        triggerColumn: (uid) => this.#mapping(uid)?.row.triggerColumn ?? null,
+        flipped: (uid) => {
+          const mapping = this.#mapping(uid);
+          if (mapping) this.#options.flipped(mapping);
+        },
         columnsAdded: (route, columns) => {
           const mapping = this.#mapping(route.mappingUid);
           if (mapping) {

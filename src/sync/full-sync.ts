@@ -9,6 +9,7 @@ import type {
   CopySession,
   EngineDatabase,
   GenerationRequest,
+  GenerationState,
   SnapshotSource,
 } from '../engines/contract.ts';
 import { folder, foldDown, ROUND_BYTES } from './fold.ts';
@@ -129,12 +130,7 @@ class FullSync {
     await target.prepare();
     const { table, live, check } = await checkMapping(this.#options);
     const [state] = await target.copies.states([this.#options.mappingUid]);
-    if (
-      live !== null &&
-      !this.#options.mayReplace &&
-      state?.liveGeneration == null &&
-      state?.copyRequest !== this.#options.requestId
-    ) {
+    if (live !== null && !this.#options.mayReplace && !isOurs(state, this.#options.requestId)) {
       await this.#requireEmpty(live);
     }
     const request: GenerationRequest = {
@@ -372,6 +368,14 @@ class FullSync {
     this.#progress = { ...this.#progress, ...progress };
     this.#options.progress(this.#progress);
   }
+}
+
+/** The table's rows are there because of us: an earlier copy, or this one, put them there. */
+function isOurs(state: GenerationState | undefined, requestId: number): boolean {
+  return (
+    state !== undefined &&
+    (state.liveGeneration !== null || state.finishedRequest !== null || state.copyRequest === requestId)
+  );
 }
 
 /** Spreads chunks over time: `copy_max_bytes_per_second`. */

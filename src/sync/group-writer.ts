@@ -1,5 +1,5 @@
 /** Writes the stream's pieces into one apply group: its own session, its own position, its own trouble. */
-import type { ChangePiece } from '../model/changes.ts';
+import type { ChangePiece, TableChanges } from '../model/changes.ts';
 import { failpoint } from '../model/failpoint.ts';
 import { hasCode, SluiceError, toSluiceError } from '../model/errors.ts';
 import type { Position } from '../model/position.ts';
@@ -17,6 +17,10 @@ export interface GroupEvents {
   ): void;
   /** The mapping's changes go to a backlog from now on, because of `error`. */
   held(mappingUid: string, error: SluiceError): Promise<void>;
+  /** The column of the source that asks for a full sync when a row sets it to 1; null: none is watched. */
+  triggerColumn(mappingUid: string): string | null;
+  /** It was set. The commit that carries the change has happened. */
+  flipped(mappingUid: string): void;
   /** Columns that the stream shows and the route does not carry. */
   columnsAdded(route: Route, columns: readonly string[]): void;
 }
@@ -138,6 +142,7 @@ export class GroupWriter {
     const transaction = await applier.begin();
     this.#routes = transaction.routes;
     const counts = new Map<string, ApplyCounts>();
+    const flipped = new Set<string>();
     const add = (more: ReadonlyMap<string, ApplyCounts>) => {
       for (const [uid, each] of more) {
         const sum = counts.get(uid) ?? { inserted: 0, updated: 0, deleted: 0 };
@@ -150,11 +155,15 @@ export class GroupWriter {
     };
     try {
       if (this.#stagedPieces > 0) {
-        for await (const block of transaction.staged())
-          add(await carry(transaction, routeChanges([decodeBlock(block.bytes)], transaction.routes)));
-      }
+        for await (const block of transaction.staged()) {
+          const routed = routeChanges([decodeBlock(block.bytes)], transaction.routes);
+          this.#watchTriggers(routed, flipped);
+          add(await carry(transaction, routed));
+        }
+      
       const routed = routeChanges(piece.tables, transaction.routes);
       this.#reportColumns(routed);
+      this.#watchTriggers(routed, flipped);
       add(await carry(transaction, routed));
       await failpoint('stream.before-commit');
       await transaction.commit(end);
@@ -166,6 +175,7 @@ export class GroupWriter {
     this.#known = applier.state;
     this.#stagedPieces = 0;
     this.options.events.committed(this, end, piece.committedAt, counts);
+    for (const mappingUid of flipped) this.options.events.flipped(mappingUid);
   }
 
   /** The failing mapping's changes go to a backlog, in a commit of its own at the position the group is at. */
@@ -200,6 +210,14 @@ export class GroupWriter {
     return this.#applier;
   }
 
+  #watchTriggers(routed: ReturnType<typeof routeChanges>, flipped: Set<string>): void {
+    for (const [mappingUid, { tables }] of routed) {
+      const column = this.options.events.triggerColumn(mappingUid);
+      if (column === null || flipped.has(mappingUid)) continue;
+      if (tables.some((changes) => setsFlag(changes, column))) flipped.add(mappingUid);
+    }
+  }
+
   #reportColumns(routed: ReturnType<typeof routeChanges>): void {
     for (const { route, tables } of routed.values()) {
       const shape = tables.at(-1)?.relation.columns ?? [];
@@ -210,4 +228,16 @@ export class GroupWriter {
       this.options.events.columnsAdded(route, added);
     }
   }
+}
+
+const FLAG_SET: ReadonlySet<string> = new Set(['1', 't', 'true']);
+
+/** Some change leaves a row with the column at 1 or true. */
+function setsFlag(changes: TableChanges, column: string): boolean {
+  const at = changes.relation.columns.indexOf(column);
+  if (at < 0) return false;
+  return changes.after.some((row) => {
+    const cell = row < 0 ? null : changes.cells[row + at];
+    return cell != null && FLAG_SET.has(typeof cell === 'string' ? cell : Buffer.from(cell).toString('utf8'));
+  });
 }

@@ -29,7 +29,7 @@ export interface StreamSettings {
   readonly holdMaxMs: number;
 }
 
-export interface StreamEvents extends Pick<GroupEvents, 'held' | 'columnsAdded'> {
+export interface StreamEvents extends Pick<GroupEvents, 'held' | 'columnsAdded' | 'triggerColumn' | 'flipped'> {
   committed(
     groupId: string,
     position: Position,
@@ -369,6 +369,8 @@ export class Stream {
       events: {
         committed: (_writer, position, committedAt, counts) => events.committed(spec.id, position, committedAt, counts),
         held: (uid, error) => events.held(uid, error),
+        triggerColumn: (uid) => events.triggerColumn(uid),
+        flipped: (uid) => events.flipped(uid),
         columnsAdded: (route, columns) => events.columnsAdded(route, columns),
       },
     });

@@ -1,0 +1,88 @@
+/** What Sluice made on servers is undone when the last mapping that needed it leaves (invariant 10). */
+import type { ControlDatabase, Owner } from '../control/index.ts';
+import type { Logger } from '../log/logger.ts';
+import { toSluiceError } from '../model/errors.ts';
+import type { Fleet, Place, ResolvedServer } from './fleet.ts';
+import type { Plan } from './planner.ts';
+import { leaseKey } from './stream-host.ts';
+
+export interface CleanupOptions {
+  readonly control: ControlDatabase;
+  readonly fleet: Fleet;
+  readonly owner: Owner;
+  readonly logger: Logger;
+  readonly sources: ReadonlyMap<number, ResolvedServer>;
+  readonly destinations: ReadonlyMap<number, ResolvedServer>;
+  readonly controlServer: ResolvedServer;
+  readonly leaseSeconds: number;
+}
+
+/** Forgets deleted mappings; streams that nobody needs lose their slot first. What fails is tried again at the next change. */
+export async function cleanUp(plan: Plan, options: CleanupOptions): Promise<void> {
+  const { control, logger } = options;
+  for (const gone of await control.states.departed()) {
+    try {
+      const destination =
+        gone.destServerId === null ? options.controlServer : options.destinations.get(gone.destServerId);
+      const source = gone.serverId === null ? undefined : options.sources.get(gone.serverId);
+      if (gone.destDatabase !== null && destination && !destination.error) {
+        const handle = options.fleet.database({ server: destination, database: gone.destDatabase });
+        const copies = handle.destination?.copies;
+        await handle.destination?.prepare();
+        const [state] = (await copies?.states([gone.mappingUid])) ?? [];
+        await copies?.forget(gone.mappingUid);
+        if (gone.stream !== null && source && !source.error) {
+          const place = { server: source, database: databaseOf(gone.stream) };
+          if (!plan.streams.has(gone.stream))
+            await dropStream(gone.stream, place, options, destination, gone.destDatabase, gone.applyGroup);
+          else if (state?.route && !isMapped(plan, gone.stream, state.route.source)) {
+            await options.fleet.database(place).changes?.exclude(gone.stream, state.route.source);
+          }
+        }
+      }
+      await control.states.forget(gone.mappingUid);
+      logger.info('deleted mapping cleaned up', { mapping: gone.mappingId });
+    } catch (error) {
+      logger.warn('clean-up of a deleted mapping failed; it is tried again', {
+        mapping: gone.mappingId,
+        error: toSluiceError(error),
+      });
+    }
+  }
+}
+
+async function dropStream(
+  stream: string,
+  source: Place,
+  options: CleanupOptions,
+  destination: ResolvedServer,
+  database: string,
+  group: string | null,
+): Promise<void> {
+  const { control, fleet, owner, logger } = options;
+  // Whoever still reads it must have stopped: the lease says so.
+  if (!(await control.leases.acquire(leaseKey(stream), owner, options.leaseSeconds)))
+    throw new Error('the stream is still read by another process');
+  try {
+    await fleet.database(source).changes?.drop(stream);
+    if (group !== null) await fleet.database({ server: destination, database }).destination?.dropGroup(stream, group);
+    for (const object of await control.sourceObjects.list({ stream })) await control.sourceObjects.remove(object);
+    logger.info('change stream dropped at the source', { stream });
+  } finally {
+    await control.leases.release(leaseKey(stream), owner);
+  }
+}
+
+/** The database of a stream's name (`installation/server/database`). */
+function databaseOf(stream: string): string {
+  return stream.split('/').slice(2).join('/');
+}
+
+function isMapped(plan: Plan, stream: string, table: { schema: string; table: string }): boolean {
+  return plan.mappings.some(
+    (mapping) =>
+      mapping.stream === stream &&
+      mapping.sourceTable.schema === table.schema &&
+      mapping.sourceTable.table === table.table,
+  );
+}

@@ -1,0 +1,550 @@
+/**
+ * The service: polls the control tables, runs the streams whose leases it holds, and queues copies and other jobs. `run` is
+ * its life; `stop` drains. Several processes may share one control database; any of them may die or freeze at any instant.
+ */
+import PQueue from 'p-queue';
+import {
+  DEFAULT_SETTINGS,
+  resolveSecrets,
+  thisProcess,
+  type ControlDatabase,
+  type PlanRows,
+  type ServerRow,
+  type Settings,
+} from '../control/index.ts';
+import type { Logger } from '../log/logger.ts';
+import { hasCode, SluiceError, toSluiceError } from '../model/errors.ts';
+import type { StreamSettings } from '../sync/stream.ts';
+import { cleanUp } from './cleanup.ts';
+import { checkServer, Fleet, type Place, type ResolvedServer } from './fleet.ts';
+import { LeaseKeeper } from './lease-keeper.ts';
+import { MappingJobs } from './mapping-jobs.ts';
+import { plan, type Plan, type PlannedMapping, type PlannedStream } from './planner.ts';
+import { leaseKey, StreamHost } from './stream-host.ts';
+import { TriggerColumns } from './trigger-columns.ts';
+import { VerificationSchedule } from './verification-schedule.ts';
+
+export interface ServiceOptions {
+  readonly control: ControlDatabase;
+  /** Where `dest_server_id` NULL points: the server of the control database, secrets resolved. */
+  readonly controlServerUrl: string;
+  readonly logger: Logger;
+}
+
+/** How long `stop` waits for work in hand, ms. */
+const DRAIN_MS = 20_000;
+const RETENTION_INTERVAL_MS = 60 * 60 * 1000;
+const DISPLAY_INTERVAL_MS = 60 * 1000;
+/** A wake-up storm (500 jobs that end at once) becomes one poll. */
+const WAKE_DELAY_MS = 50;
+
+type JobKind = 'copy' | 'adopt' | 'pause' | 'settle' | 'verify';
+
+export class Service {
+  readonly #options: ServiceOptions;
+  readonly #control: ControlDatabase;
+  readonly #logger: Logger;
+  readonly #owner = thisProcess();
+  readonly #leases: LeaseKeeper;
+  readonly #streams = new Map<string, { host: StreamHost; done: Promise<void> }>();
+  readonly #jobs = new Map<string, { kind: JobKind; abort: AbortController; done: Promise<void> }>();
+  readonly #queue = new PQueue({ concurrency: DEFAULT_SETTINGS.parallel_scheduler_count });
+  readonly #serverQueues = new Map<number, PQueue>();
+  #fleet: Fleet | null = null;
+  #jobsRunner: MappingJobs | null = null;
+  #triggers: TriggerColumns | null = null;
+  #verification: VerificationSchedule | null = null;
+  #settings: Settings = DEFAULT_SETTINGS;
+  #installationUid = '';
+  #plan: Plan | null = null;
+  #rows: PlanRows | null = null;
+  #configFingerprint: string | null = null;
+  #reported = new Map<string, string>();
+  #stopping = false;
+  #wake: (() => void) | null = null;
+  #look = false;
+  #isAway = false;
+  #retentionAt = -Infinity;
+  #displayAt = performance.now();
+
+  constructor(options: ServiceOptions) {
+    this.#options = options;
+    this.#control = options.control;
+    this.#logger = options.logger;
+    this.#leases = new LeaseKeeper(this.#control, this.#owner, () => this.#settings.lease_seconds);
+  }
+
+  async run(): Promise<void> {
+    this.#logger.info('service started', { owner: this.#owner.id, pid: process.pid });
+    this.#leases.start();
+    try {
+      while (!this.#stopping) {
+        try {
+          await this.#cycle();
+          if (this.#isAway) this.#logger.info('the control database is back');
+          this.#isAway = false;
+        } catch (error) {
+          const known = toSluiceError(error);
+          if (known.code === 'CONTROL_TOO_NEW') throw known;
+          if (known.retry === 'backoff') {
+            // Said once: streams and copies go on without it (F55).
+            if (!this.#isAway)
+              this.#logger.error('the control database does not answer; waiting for it', { error: known });
+            this.#isAway = true;
+          } else this.#logger.error('a poll failed', { error: known });
+        }
+        await this.#sleep(this.#isAway ? 1000 : this.#settings.cdc_check_interval_seconds * 1000);
+      }
+    } finally {
+      await this.#drain();
+    }
+  }
+
+  /** Ends `run` after the work in hand, at the latest after 20 s. */
+  stop(): void {
+    this.#stopping = true;
+    this.#wake?.();
+  }
+
+  async #cycle(): Promise<void> {
+    if (!this.#fleet) await this.#begin();
+    const answer = await this.#control.readPlanRows(
+      this.#look || this.#retryIsDue() ? null : (this.#rows?.fingerprint ?? null),
+    );
+    this.#look = false;
+    if (answer.configFingerprint !== this.#configFingerprint) await this.#readSettings(answer.configFingerprint);
+    if (!('unchanged' in answer)) await this.#replan(answer);
+    await this.#startStreams();
+    this.#startJobs();
+    await this.#pollTriggers();
+    this.#startVerifications();
+    await this.#housekeeping();
+  }
+
+  async #begin(): Promise<void> {
+    const installation = await this.#control.installation();
+    this.#installationUid = installation.uid;
+    this.#fleet = new Fleet(installation);
+    const { control, logger } = this.#options;
+    this.#jobsRunner = new MappingJobs({
+      control,
+      fleet: this.#fleet,
+      owner: this.#owner,
+      logger,
+      settings: () => this.#settings,
+    });
+    this.#triggers = new TriggerColumns(control, this.#fleet, logger);
+    this.#verification = new VerificationSchedule({
+      control,
+      fleet: this.#fleet,
+      logger,
+      settings: () => this.#settings,
+    });
+  }
+
+  async #readSettings(fingerprint: string): Promise<void> {
+    const { settings, problems } = await this.#control.readSettings();
+    this.#settings = settings;
+    this.#configFingerprint = fingerprint;
+    this.#queue.concurrency = settings.parallel_scheduler_count;
+    for (const queue of this.#serverQueues.values()) queue.concurrency = settings.server_parallel_count;
+    for (const { key, error } of problems) await this.#report(`config ${key}`, {}, error);
+    this.#forgetReports('config ', new Set(problems.map(({ key }) => `config ${key}`)));
+  }
+
+  /** The control tables changed: what they ask for now. */
+  async #replan(rows: PlanRows): Promise<void> {
+    const flags = await this.#control.requests.fromFlags();
+    const made = await this.#control.states.ensure();
+    if (flags.mappings.length > 0 || flags.cancelled.length > 0 || made > 0) {
+      const again = await this.#control.readPlanRows(null);
+      if (!('unchanged' in again)) rows = again;
+    }
+    this.#rows = rows;
+    const resolve = (servers: ReadonlyMap<number, ServerRow>) => resolveAll(servers);
+    const sources = await resolve(rows.sources);
+    const destinations = await resolve(rows.destinations);
+    this.#plan = plan({
+      installationUid: this.#installationUid,
+      sources,
+      destinations,
+      controlServer: this.#controlServer(),
+      mappings: rows.mappings,
+      invalid: rows.invalid,
+    });
+    await this.#reportProblems(this.#plan, sources, destinations);
+    for (const [name, { host }] of this.#streams) {
+      const wanted = this.#plan.streams.get(name);
+      if (wanted) host.update(wanted);
+      else await this.#stopStream(name);
+    }
+    const places = this.#plan.mappings.flatMap((mapping): Place[] => [mapping.source, mapping.destination]);
+    await this.#fleet?.keep(places);
+    if (this.#fleet) {
+      await cleanUp(this.#plan, {
+        control: this.#control,
+        fleet: this.#fleet,
+        owner: this.#owner,
+        logger: this.#logger,
+        sources,
+        destinations,
+        controlServer: this.#controlServer(),
+        leaseSeconds: this.#settings.lease_seconds,
+      });
+    }
+    for (const [uid, job] of this.#jobs) {
+      const mapping = this.#mapping(uid);
+      if (!mapping && job.kind !== 'verify') job.abort.abort(new SluiceError('CANCELLED', 'the mapping was deleted'));
+    }
+  }
+
+  async #startStreams(): Promise<void> {
+    for (const stream of this.#plan?.streams.values() ?? []) {
+      if (this.#stopping || this.#streams.has(stream.stream)) continue;
+      const taken = await this.#leases.take(leaseKey(stream.stream), () => void this.#stopStream(stream.stream));
+      if (taken) this.#startStream(stream);
+    }
+  }
+
+  #startStream(stream: PlannedStream): void {
+    if (!this.#fleet) return;
+    const host = new StreamHost(
+      {
+        control: this.#control,
+        fleet: this.#fleet,
+        owner: this.#owner,
+        logger: this.#logger.child({ stream: stream.stream.split('/').slice(1).join('/') }),
+        settings: () => this.#streamSettings(),
+        attention: (mapping, reason) => this.#attention(mapping, reason),
+        flipped: (mapping) => this.#flipped(mapping),
+      },
+      stream,
+    );
+    const done = host
+      .run()
+      .catch((error: unknown) => this.#logger.error('change stream ended', { error }))
+      .finally(async () => {
+        this.#streams.delete(stream.stream);
+        await this.#leases.giveUp(leaseKey(stream.stream)).catch(() => undefined);
+      });
+    this.#streams.set(stream.stream, { host, done });
+  }
+
+  async #stopStream(name: string): Promise<void> {
+    const entry = this.#streams.get(name);
+    await entry?.host.stop();
+    await entry?.done;
+  }
+
+  #startJobs(): void {
+    for (const mapping of this.#plan?.mappings ?? []) {
+      const kind = this.#wantedJob(mapping);
+      if (kind) this.#enqueue(mapping, kind);
+    }
+  }
+
+  /** What the mapping needs now, from its rows alone. */
+  #wantedJob(mapping: PlannedMapping): JobKind | null {
+    const { state, running, queued, initialSync, onGap, personHash } = mapping.row;
+    if (this.#stopping || this.#jobs.has(mapping.row.mappingUid) || !state) return null;
+    const retryWaits = state.retryAt !== null && !this.#isDue(state.retryAt) && state.personHash === personHash;
+    if (!mapping.enabled) return state.state === 'paused' || state.state === 'gap' ? null : 'pause';
+    const isOpen = running !== null || queued?.confirmed === true;
+    if (isOpen && !(running !== null && retryWaits)) return 'copy';
+    switch (state.state) {
+      case 'new':
+        return initialSync === 'none' ? 'adopt' : 'settle';
+      case 'paused':
+        return 'settle';
+      case 'failed':
+        return retryWaits || (state.retryAt === null && state.personHash === personHash)
+          ? null
+          : initialSync === 'none'
+            ? 'adopt'
+            : 'settle';
+      case 'gap':
+        return onGap === 'resync' && queued === null ? 'settle' : null;
+      case 'copying':
+        return 'settle';
+      case 'streaming':
+      case 'idle':
+        return state.personHash !== null && state.personHash !== personHash ? 'settle' : null;
+    }
+  }
+
+  #enqueue(mapping: PlannedMapping, kind: JobKind): void {
+    const uid = mapping.row.mappingUid;
+    const abort = new AbortController();
+    const work = async () => {
+      if (this.#stopping || abort.signal.aborted) return;
+      const key = `mapping:${uid}`;
+      const taken = await this.#leases.take(key, () => abort.abort(new SluiceError('FENCED', 'the lease was lost')));
+      if (!taken) return;
+      try {
+        await this.#runJob(mapping, kind, abort.signal);
+      } finally {
+        await this.#leases.giveUp(key).catch(() => undefined);
+      }
+    };
+    // Pausing and resuming are short and wanted soon; copies and comparisons wait for their turn.
+    const queued =
+      kind === 'copy' || kind === 'verify'
+        ? this.#queue.add(() => this.#serverQueue(mapping.row.serverId).add(work))
+        : work();
+    const done = Promise.resolve(queued)
+      .then(() => undefined)
+      .catch(async (error: unknown) => {
+        const known = toSluiceError(error);
+        await this.#jobsRunner
+          ?.failed(mapping, known)
+          .catch((again: unknown) => this.#logger.error('a failure could not be recorded', { error: again }));
+      })
+      .finally(() => {
+        this.#jobs.delete(uid);
+        if (kind !== 'verify') this.#lookSoon();
+      });
+    this.#jobs.set(uid, { kind, abort, done });
+  }
+
+  async #runJob(mapping: PlannedMapping, kind: JobKind, signal: AbortSignal): Promise<void> {
+    const runner = this.#jobsRunner;
+    if (!runner) return;
+    switch (kind) {
+      case 'copy':
+        return runner.copy(mapping, signal);
+      case 'adopt':
+        return runner.adopt(mapping);
+      case 'pause':
+        return runner.pause(mapping);
+      case 'settle':
+        return runner.settle(mapping, signal);
+      case 'verify':
+        return this.#verification?.verify(mapping, signal);
+    }
+  }
+
+  #serverQueue(serverId: number): PQueue {
+    let queue = this.#serverQueues.get(serverId);
+    if (!queue) {
+      queue = new PQueue({ concurrency: this.#settings.server_parallel_count });
+      this.#serverQueues.set(serverId, queue);
+    }
+    return queue;
+  }
+
+  /** A stream has something to say about a mapping: recorded at once, acted upon at the next look. */
+  #attention(mapping: PlannedMapping, reason: SluiceError): void {
+    const act = async () => {
+      if (reason.code === 'COLUMN_ADDED') {
+        await this.#control.requests.create({
+          mappingId: mapping.row.mappingId,
+          mappingUid: mapping.row.mappingUid,
+          reason: 'schema_change',
+        });
+        await this.#control.journal.log([
+          {
+            mappingId: mapping.row.mappingId,
+            level: 'WARNING',
+            message: `${reason.message}; a full sync was requested`,
+            errorCode: reason.code,
+          },
+        ]);
+        this.#logger.warn('new columns at the source; a full sync was requested', { mapping: mapping.label });
+      } else if (reason.code !== 'GAP' && reason.code !== 'HOLD_EXCEEDED')
+        await this.#jobsRunner?.failed(mapping, reason);
+      this.#lookSoon();
+    };
+    void act().catch((error: unknown) => this.#logger.error('an event of a stream could not be recorded', { error }));
+  }
+
+  #flipped(mapping: PlannedMapping): void {
+    const current = this.#mapping(mapping.row.mappingUid) ?? mapping;
+    void this.#triggers
+      ?.flipped(current)
+      .then((made) => made && this.#lookSoon())
+      .catch((error: unknown) =>
+        this.#logger.warn('the trigger column was not reset yet; it is tried again', { mapping: mapping.label, error }),
+      );
+  }
+
+  async #pollTriggers(): Promise<void> {
+    const mappings = this.#plan?.mappings ?? [];
+    for (const mapping of mappings) {
+      const { queued } = mapping.row;
+      if (mapping.enabled && queued && !queued.confirmed) {
+        await this.#triggers
+          ?.settle(mapping, queued.requestId)
+          .catch((error: unknown) => this.#logger.warn('the trigger column was not reset yet', { error }));
+        this.#lookSoon();
+      }
+    }
+    const made = await this.#triggers
+      ?.poll(mappings, this.#settings.trigger_poll_seconds * 1000)
+      .catch((error: unknown) => {
+        this.#logger.warn('trigger columns could not be read', { error: toSluiceError(error) });
+        return 0;
+      });
+    if (made) this.#lookSoon();
+  }
+
+  #startVerifications(): void {
+    for (const mapping of this.#verification?.due(this.#plan?.mappings ?? []) ?? []) {
+      if (!this.#stopping && !this.#jobs.has(mapping.row.mappingUid)) this.#enqueue(mapping, 'verify');
+    }
+  }
+
+  async #housekeeping(): Promise<void> {
+    if (performance.now() - this.#displayAt > DISPLAY_INTERVAL_MS) {
+      this.#displayAt = performance.now();
+      await this.#control.states.refreshDisplay();
+    }
+    if (performance.now() - this.#retentionAt < RETENTION_INTERVAL_MS) return;
+    this.#retentionAt = performance.now();
+    await this.#control.purge({
+      logDays: this.#settings.log_retention_days,
+      deadLetterDays: this.#settings.dead_letter_retention_days,
+    });
+  }
+
+  async #reportProblems(
+    current: Plan,
+    sources: ReadonlyMap<number, ResolvedServer>,
+    destinations: ReadonlyMap<number, ResolvedServer>,
+  ): Promise<void> {
+    const seen = new Set<string>();
+    for (const { row, error } of current.problems) {
+      seen.add(`mapping ${row.mappingId}`);
+      await this.#report(`mapping ${row.mappingId}`, { mappingId: row.mappingId }, error);
+      await this.#failState(row.mappingUid, row.state?.state ?? 'new', error);
+    }
+    for (const bad of current.invalid) {
+      const key = bad.mappingId === null ? `${bad.table} ${bad.id}` : `mapping ${bad.mappingId}`;
+      const error = new SluiceError(bad.code, bad.message, { hint: bad.hint });
+      seen.add(key);
+      await this.#report(key, bad.mappingId === null ? { serverId: bad.id } : { mappingId: bad.mappingId }, error);
+      if (bad.mappingUid !== null) await this.#failState(bad.mappingUid, null, error);
+    }
+    for (const [role, servers] of [
+      ['source server', sources],
+      ['destination server', destinations],
+    ] as const) {
+      for (const server of servers.values()) {
+        if (!server.error || server.serverId === null) continue;
+        seen.add(`${role} ${server.serverId}`);
+        await this.#report(`${role} ${server.serverId}`, { serverId: server.serverId }, server.error);
+      }
+    }
+    this.#forgetReports('mapping ', seen);
+    this.#forgetReports('source', seen);
+    this.#forgetReports('destination', seen);
+  }
+
+  async #failState(mappingUid: string, state: string | null, error: SluiceError): Promise<void> {
+    if (state === 'paused' || state === 'gap') return;
+    await this.#control.states
+      .set(mappingUid, 'failed', {
+        error: { code: error.code, message: error.message, hint: error.hint },
+        retryInSeconds: null,
+      })
+      .catch((problem: unknown) => this.#logger.debug('state was not written', { error: problem }));
+  }
+
+  /** To the log and to error_logs, once until it changes or goes away. */
+  async #report(key: string, where: { mappingId?: number; serverId?: number }, error: SluiceError): Promise<void> {
+    const text = `${error.code} ${error.message}`;
+    if (this.#reported.get(key) === text) return;
+    this.#reported.set(key, text);
+    this.#logger.error(key, { error });
+    await this.#control.journal.error({ ...where, type: 'OTHER' }, error);
+  }
+
+  #forgetReports(prefix: string, still: ReadonlySet<string>): void {
+    for (const key of this.#reported.keys()) if (key.startsWith(prefix) && !still.has(key)) this.#reported.delete(key);
+  }
+
+  #mapping(uid: string): PlannedMapping | null {
+    return this.#plan?.mappings.find((mapping) => mapping.row.mappingUid === uid) ?? null;
+  }
+
+  #controlServer(): ResolvedServer {
+    return checkServer({
+      serverId: null,
+      name: 'control server',
+      enabled: true,
+      connectionString: this.#options.controlServerUrl,
+    });
+  }
+
+  #streamSettings(): StreamSettings {
+    const settings = this.#settings;
+    return {
+      batchRows: settings.batch_size,
+      batchMaxBytes: settings.batch_max_bytes,
+      leaseMs: settings.lease_seconds * 1000,
+      idleMs: settings.cdc_check_interval_seconds * 1000,
+      retryAttempts: settings.max_retry_attempts,
+      retryDelayMs: settings.retry_delay_seconds * 1000,
+      holdMaxBytes: settings.hold_max_bytes,
+      holdMaxMs: settings.hold_max_hours * 3_600_000,
+    };
+  }
+
+  /** A retry's time is told by the control database's clock; ours only says when to ask again. */
+  #retryIsDue(): boolean {
+    return (
+      this.#rows?.mappings.some((mapping) => mapping.state?.retryAt != null && this.#isDue(mapping.state.retryAt)) ??
+      false
+    );
+  }
+
+  #isDue(at: Date): boolean {
+    return at.getTime() <= Date.now();
+  }
+
+  #lookSoon(): void {
+    this.#look = true;
+    setTimeout(() => this.#wake?.(), WAKE_DELAY_MS);
+  }
+
+  async #sleep(ms: number): Promise<void> {
+    if (this.#stopping || this.#look) {
+      await new Promise((resolve) => setTimeout(resolve, WAKE_DELAY_MS));
+      return;
+    }
+    await new Promise<void>((resolve) => {
+      const timer = setTimeout(resolve, ms);
+      this.#wake = () => {
+        clearTimeout(timer);
+        resolve();
+      };
+    });
+    this.#wake = null;
+  }
+
+  async #drain(): Promise<void> {
+    this.#logger.info('stopping');
+    for (const job of this.#jobs.values()) job.abort.abort(new SluiceError('CANCELLED', 'the service stops'));
+    const all = Promise.all([
+      ...[...this.#streams.keys()].map((name) => this.#stopStream(name)),
+      ...[...this.#jobs.values()].map((job) => job.done),
+    ]);
+    const limit = new Promise((resolve) => setTimeout(resolve, DRAIN_MS).unref());
+    await Promise.race([all, limit]);
+    await this.#leases.stop();
+    await this.#fleet?.close();
+    this.#logger.info('stopped');
+  }
+}
+
+async function resolveAll(servers: ReadonlyMap<number, ServerRow>): Promise<Map<number, ResolvedServer>> {
+  const resolved = new Map<number, ResolvedServer>();
+  for (const [id, row] of servers) {
+    const server = { serverId: row.serverId, name: row.name, enabled: row.enabled };
+    try {
+      resolved.set(id, checkServer({ ...server, connectionString: await resolveSecrets(row.connectionString) }));
+    } catch (error) {
+      resolved.set(id, { ...server, connectionString: '', error: hasCode(error) ? error : toSluiceError(error) });
+    }
+  }
+  return resolved;
+}
