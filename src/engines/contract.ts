@@ -157,6 +157,8 @@ export interface StreamHealth {
   readonly retainedBytes: number | null;
   /** Bytes left before the source discards what we have not read; null: no limit, or not known. */
   readonly headroomBytes: number | null;
+  /** What is wrong with the stream itself (its slot is missing or was invalidated …). */
+  readonly stream?: readonly Finding[];
   /** What is wrong with single tables now (no longer published, identity lost …). */
   readonly tables: readonly { readonly name: TableName; readonly finding: Finding }[];
 }
@@ -184,8 +186,9 @@ export interface ChangeSource {
   /**
    * Makes a table part of the stream and returns only when every later transaction that changes it will be in the stream
    * and every earlier one is visible to reads that start now (PROTOCOL, A copy, 2). Idempotent; any process may call it.
+   * `key`: the columns that changes will be matched by; the source must send them (CDC_NOT_READY). Absent: the primary key.
    */
-  include(stream: string, table: Table): Promise<{ objects: SourceObject[] }>;
+  include(stream: string, table: Table, key?: readonly string[]): Promise<{ objects: SourceObject[] }>;
   /** The table leaves the stream. Idempotent. */
   exclude(stream: string, table: TableName): Promise<void>;
   /**

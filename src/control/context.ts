@@ -1,0 +1,114 @@
+/**
+ * What every part of the control database shares: the query builder, the engine's dialect, and one way to turn a driver's
+ * error into ours. The parts say *what* in knex; what differs between engines is asked of the dialect.
+ */
+import type { Knex } from 'knex';
+import type { SluiceError } from '../model/errors.ts';
+
+/** A pool or a transaction: both build queries. */
+export type Queries = Knex;
+
+/** The little that cannot be said the same way on every engine that may hold the control tables. */
+export interface ControlDialect {
+  readonly name: string;
+  /** URL schemes it answers for, without `://`. */
+  readonly schemes: readonly string[];
+  /** Opens a pool on `database`; creates the database when it is missing and the login may. */
+  open(options: ControlOptions): Promise<Knex>;
+  /** A driver's error as ours; `doing` completes "could not …". Never throws, never repeats a secret or a bound value. */
+  classify(thrown: unknown, doing: string): SluiceError;
+  /** The statement lost a race for a unique index: somebody else made the row. */
+  isDuplicate(thrown: unknown): boolean;
+  /** The database's clock now, not the transaction's start. */
+  now(queries: Queries): Knex.Raw;
+  /** The database's clock plus `seconds`. */
+  inSeconds(queries: Queries, seconds: number): Knex.Raw;
+  /** Takes the migration lock until the end of the transaction; waits at most `seconds`. Freed by the server when we die. */
+  lockForMigration(queries: Queries, seconds: number): Promise<void>;
+  /** The tables are there (some version of them). */
+  hasSchema(queries: Queries): Promise<boolean>;
+  /**
+   * One value that changes when anything does that a poll acts upon: rows of servers, mappings and requests, and states.
+   * Another for `config`. One round trip that transfers a few dozen bytes.
+   */
+  fingerprints(queries: Queries): Promise<{ plan: string; config: string; minReaderVersion: number }>;
+  /**
+   * Updates many rows of mapping_state in one statement: adds to totals, replaces the rest where given. Rows of unknown
+   * mappings are left out.
+   */
+  addCounters(queries: Queries, rows: readonly CounterRow[]): Promise<void>;
+  /** Copies what a person sees of the stream into `table_mappings`, where it differs. */
+  refreshDisplay(queries: Queries): Promise<void>;
+  /** Inserts those rows that `unique` does not hold yet, in one statement; resolves to how many were new. */
+  insertMissing(
+    queries: Queries,
+    table: string,
+    rows: readonly Record<string, unknown>[],
+    unique: readonly string[],
+  ): Promise<number>;
+}
+
+export interface ControlOptions {
+  /** Where the control database lives, as DEST_URL says it; secrets already resolved. */
+  readonly url: string;
+  /** CONTROL_DATABASE; wins over the URL's. */
+  readonly database: string;
+  /** Shown to the DBA. */
+  readonly applicationName?: string;
+  /** Largest number of connections; default 4. */
+  readonly maxConnections?: number;
+  /** How long a connection attempt, or the wait for a free connection, may take; default 15 s. */
+  readonly timeoutMs?: number;
+}
+
+/** What a stream tells about one mapping since the last flush. Totals are increments. */
+export interface CounterRow {
+  readonly mappingUid: string;
+  readonly inserted: number;
+  readonly updated: number;
+  readonly deleted: number;
+  readonly failed: number;
+  /** For display. Absent or null: as before. */
+  readonly position?: string | null;
+  readonly displayLsn?: Uint8Array | null;
+  /** When the newest applied transaction committed at the source, ms since 1970. */
+  readonly lastCommitAt?: number | null;
+  readonly lagSeconds?: number | null;
+}
+
+export class ControlContext {
+  readonly knex: Knex;
+  readonly dialect: ControlDialect;
+
+  constructor(knex: Knex, dialect: ControlDialect) {
+    this.knex = knex;
+    this.dialect = dialect;
+  }
+
+  /** Runs `work`; rejects with SluiceError only. */
+  async run<T>(doing: string, work: (queries: Queries) => Promise<T>): Promise<T> {
+    try {
+      return await work(this.knex);
+    } catch (error) {
+      throw this.dialect.classify(error, doing);
+    }
+  }
+
+  /** Runs `work` in a transaction of its own; rolled back when it throws. */
+  transaction<T>(doing: string, work: (queries: Queries) => Promise<T>): Promise<T> {
+    return this.run(doing, (queries) => queries.transaction((transaction) => work(transaction)));
+  }
+
+  now(queries: Queries = this.knex): Knex.Raw {
+    return this.dialect.now(queries);
+  }
+}
+
+/** The id of an inserted row: engines with RETURNING give a row, MySQL gives the number. */
+export function insertedId(result: unknown, column: string): number {
+  const first: unknown = Array.isArray(result) ? result[0] : result;
+  const value = typeof first === 'object' && first !== null ? (first as Record<string, unknown>)[column] : first;
+  const id = Number(value);
+  if (!Number.isSafeInteger(id)) throw new Error(`no ${column} came back from the insert`);
+  return id;
+}

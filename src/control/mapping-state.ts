@@ -1,0 +1,244 @@
+/**
+ * Where each mapping is. The transitions are data, here and nowhere else; a row is written only when something differs, so
+ * that an idle service writes nothing (invariant 13).
+ */
+import { SluiceError, type ErrorCode } from '../model/errors.ts';
+import type { ControlContext, CounterRow, Queries } from './context.ts';
+
+export type MappingStateName = 'new' | 'copying' | 'streaming' | 'idle' | 'paused' | 'gap' | 'failed';
+
+/**
+ * From a state to those that may follow it. A re-copy of a live table leaves it `streaming` (or `idle`): `copying` is for
+ * tables that are not served yet, or no longer (after a gap). From `gap` there is no way on but a copy.
+ */
+export const TRANSITIONS: Readonly<Record<MappingStateName, readonly MappingStateName[]>> = {
+  new: ['copying', 'streaming', 'idle', 'paused', 'failed'],
+  copying: ['streaming', 'idle', 'paused', 'gap', 'failed', 'new'],
+  streaming: ['idle', 'paused', 'gap', 'failed'],
+  idle: ['copying', 'streaming', 'paused', 'failed'],
+  paused: ['new', 'copying', 'streaming', 'idle', 'gap', 'failed'],
+  gap: ['copying', 'paused', 'failed'],
+  failed: ['new', 'copying', 'streaming', 'idle', 'paused', 'gap'],
+};
+
+export interface MappingStateRow {
+  readonly mappingUid: string;
+  readonly mappingId: number;
+  readonly state: MappingStateName;
+  readonly errorCode: string | null;
+  readonly errorMessage: string | null;
+  readonly errorHint: string | null;
+  readonly retryAt: Date | null;
+  /** By the database's clock, when the row was read. */
+  readonly retryDue: boolean;
+  readonly attempts: number;
+  readonly personHash: string | null;
+  readonly triggerSeenZero: boolean;
+  readonly serverId: number | null;
+  readonly destServerId: number | null;
+  readonly destDatabase: string | null;
+  readonly stream: string | null;
+  readonly applyGroup: string | null;
+}
+
+/** What may be set beside the state. Absent: unchanged. */
+export interface StateDetails {
+  /** The reason for `failed`, `gap`, `paused`, or for a retry while the state stays. Null clears code, message and hint. */
+  readonly error?: { code: ErrorCode; message: string; hint: string | null } | null;
+  /** Seconds from now by the database's clock; null: no retry is planned. */
+  readonly retryInSeconds?: number | null;
+  readonly attempts?: number;
+  readonly personHash?: string;
+  readonly triggerSeenZero?: boolean;
+  readonly serverId?: number;
+  readonly destServerId?: number | null;
+  readonly destDatabase?: string | null;
+  readonly stream?: string | null;
+  readonly applyGroup?: string | null;
+}
+
+interface StoredRow {
+  mapping_id: number;
+  state: MappingStateName;
+  retry_at: Date | null;
+  [column: string]: unknown;
+}
+
+const TABLE = 'mapping_state';
+const CHUNK = 1000;
+
+export class MappingStates {
+  readonly #context: ControlContext;
+
+  constructor(context: ControlContext) {
+    this.#context = context;
+  }
+
+  /** Makes the rows of mappings that have none yet, in one statement. Resolves to how many. */
+  async ensure(): Promise<number> {
+    return this.#context.run('make the state rows of new mappings', async (queries) => {
+      const fresh = await queries('table_mappings as m')
+        .whereNotExists(queries(`${TABLE} as s`).select('s.mapping_uid').whereRaw('s.mapping_uid = m.mapping_uid'))
+        .select<{ mapping_uid: string; mapping_id: number }[]>('m.mapping_uid', 'm.mapping_id');
+      let made = 0;
+      for (let at = 0; at < fresh.length; at += CHUNK)
+        made += await this.#context.dialect.insertMissing(queries, TABLE, fresh.slice(at, at + CHUNK), ['mapping_uid']);
+      return made;
+    });
+  }
+
+  /**
+   * Moves a mapping to `state` (its own state: only the details are compared). Resolves to whether anything was written.
+   * Rejects with INTERNAL for a transition that does not exist. Entering `new`, `copying`, `streaming` or `idle` clears the
+   * error, the retry and the attempts unless the details say otherwise.
+   */
+  async set(mappingUid: string, state: MappingStateName, details: StateDetails = {}): Promise<boolean> {
+    return this.#context.transaction('write the state of a mapping', async (queries) => {
+      const row = await queries<StoredRow>(TABLE).where('mapping_uid', mappingUid).forUpdate().first();
+      if (!row) return false; // cleaned up by somebody meanwhile
+      const moves = row.state !== state;
+      if (moves && !TRANSITIONS[row.state].includes(state)) {
+        throw new SluiceError('INTERNAL', `mapping ${row.mapping_id} cannot go from ${row.state} to ${state}`);
+      }
+      const healthy = moves && (state === 'new' || state === 'copying' || state === 'streaming' || state === 'idle');
+      const wanted = healthy ? { error: null, retryInSeconds: null, attempts: 0, ...details } : details;
+      const change: Record<string, unknown> = {};
+      for (const [column, value] of columnsOf(wanted)) if (row[column] !== value) change[column] = value;
+      if (moves) Object.assign(change, { state, state_since: this.#context.now(queries) });
+      if (wanted.retryInSeconds === null && row.retry_at !== null) change['retry_at'] = null;
+      if (typeof wanted.retryInSeconds === 'number')
+        change['retry_at'] = this.#context.dialect.inSeconds(queries, wanted.retryInSeconds);
+      if (Object.keys(change).length === 0) return false;
+      await queries(TABLE)
+        .where('mapping_uid', mappingUid)
+        .update({ ...change, updated_at: this.#context.now(queries) });
+      return true;
+    });
+  }
+
+  /** Adds what streams did since the last flush: one statement per 1000 mappings. */
+  async addCounters(rows: readonly CounterRow[]): Promise<void> {
+    for (let at = 0; at < rows.length; at += CHUNK) {
+      await this.#context.run('write the counters of mappings', (queries) =>
+        this.#context.dialect.addCounters(queries, rows.slice(at, at + CHUNK)),
+      );
+    }
+  }
+
+  /**
+   * Brings `last_cdc_sync_at` and `last_cdc_lsn` of the person's rows up to date, where they differ, without touching
+   * `updated_at`. Call it at most once a minute.
+   */
+  async refreshDisplay(): Promise<void> {
+    await this.#context.run('refresh what table_mappings shows', (queries) =>
+      this.#context.dialect.refreshDisplay(queries),
+    );
+  }
+
+  /** States whose mapping was deleted: what they left on servers is to be cleaned up, then `forget`. */
+  async departed(): Promise<MappingStateRow[]> {
+    return this.#context.run('look for deleted mappings', async (queries) => {
+      const mapping = queries('table_mappings as m').select('m.mapping_id').whereRaw('m.mapping_uid = s.mapping_uid');
+      const rows = await selectState(this.#context, queries).whereNotExists(mapping);
+      return (rows as StateColumns[]).map(stateFrom);
+    });
+  }
+
+  /** Removes what is kept of a deleted mapping, requests and chunk records included. Logs stay. */
+  async forget(mappingUid: string): Promise<void> {
+    await this.#context.transaction('forget a deleted mapping', async (queries) => {
+      await queries('sync_progress')
+        .whereIn('request_id', queries('full_sync_requests').where('mapping_uid', mappingUid).select('request_id'))
+        .delete();
+      await queries('full_sync_requests').where('mapping_uid', mappingUid).delete();
+      await queries(TABLE).where('mapping_uid', mappingUid).delete();
+    });
+  }
+}
+
+function columnsOf(details: StateDetails): [column: string, value: unknown][] {
+  const found: [string, unknown][] = [];
+  const put = (column: string, value: unknown) => {
+    if (value !== undefined) found.push([column, value]);
+  };
+  if (details.error !== undefined) {
+    put('error_code', details.error?.code ?? null);
+    put('error_message', details.error?.message ?? null);
+    put('error_hint', details.error?.hint ?? null);
+  }
+  put('attempts', details.attempts);
+  put('person_hash', details.personHash);
+  put('trigger_seen_zero', details.triggerSeenZero === undefined ? undefined : details.triggerSeenZero ? 1 : 0);
+  put('server_id', details.serverId);
+  put('dest_server_id', details.destServerId);
+  put('dest_database', details.destDatabase);
+  put('stream', details.stream);
+  put('apply_group', details.applyGroup);
+  return found;
+}
+
+/** Columns of a state as a query on `mapping_state as s` selects them; null throughout where an outer join found none. */
+export interface StateColumns {
+  state_uid: string;
+  state_mapping_id: number;
+  state: MappingStateName;
+  error_code: string | null;
+  error_message: string | null;
+  error_hint: string | null;
+  retry_at: Date | null;
+  retry_due: number;
+  attempts: number;
+  person_hash: string | null;
+  trigger_seen_zero: number;
+  placed_server_id: number | null;
+  placed_dest_server_id: number | null;
+  placed_dest_database: string | null;
+  stream: string | null;
+  placed_group: string | null;
+}
+
+export function stateColumns(context: ControlContext, queries: Queries) {
+  return [
+    's.mapping_uid as state_uid',
+    's.mapping_id as state_mapping_id',
+    's.state',
+    's.error_code',
+    's.error_message',
+    's.error_hint',
+    's.retry_at',
+    queries.raw('case when s.retry_at <= ? then 1 else 0 end as retry_due', [context.now(queries)]),
+    's.attempts',
+    's.person_hash',
+    's.trigger_seen_zero',
+    's.server_id as placed_server_id',
+    's.dest_server_id as placed_dest_server_id',
+    's.dest_database as placed_dest_database',
+    's.stream',
+    's.apply_group as placed_group',
+  ];
+}
+
+function selectState(context: ControlContext, queries: Queries) {
+  return queries(`${TABLE} as s`).select(stateColumns(context, queries));
+}
+
+export function stateFrom(row: StateColumns): MappingStateRow {
+  return {
+    mappingUid: row.state_uid,
+    mappingId: row.state_mapping_id,
+    state: row.state,
+    errorCode: row.error_code,
+    errorMessage: row.error_message,
+    errorHint: row.error_hint,
+    retryAt: row.retry_at,
+    retryDue: row.retry_due === 1,
+    attempts: row.attempts,
+    personHash: row.person_hash,
+    triggerSeenZero: row.trigger_seen_zero === 1,
+    serverId: row.placed_server_id,
+    destServerId: row.placed_dest_server_id,
+    destDatabase: row.placed_dest_database,
+    stream: row.stream,
+    applyGroup: row.placed_group,
+  };
+}

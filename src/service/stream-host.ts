@@ -1,0 +1,292 @@
+/**
+ * Runs one change stream while this process holds its lease: starts it, restarts it with backoff, and tells the control
+ * tables what happens. The stream itself (src/sync/stream.ts) knows nothing of control tables.
+ */
+import type { ControlDatabase, CounterRow, Owner, Run } from '../control/index.ts';
+import type { Logger } from '../log/logger.ts';
+import { hasCode, SluiceError, toSluiceError } from '../model/errors.ts';
+import type { ApplyCounts, EngineDatabase } from '../engines/contract.ts';
+import type { Position } from '../model/position.ts';
+import { Stream, type GroupSpec, type StreamSettings } from '../sync/stream.ts';
+import type { Fleet } from './fleet.ts';
+import type { PlannedMapping, PlannedStream } from './planner.ts';
+
+export interface StreamHostOptions {
+  readonly control: ControlDatabase;
+  readonly fleet: Fleet;
+  readonly owner: Owner;
+  readonly logger: Logger;
+  readonly settings: () => StreamSettings;
+  /** A mapping needs a look before the next poll: it was held, has a new column, is in gap. */
+  readonly attention: (mapping: PlannedMapping, reason: SluiceError) => void;
+}
+
+interface Totals {
+  inserted: number;
+  updated: number;
+  deleted: number;
+  committedAt: number | null;
+  position: Position | null;
+}
+
+const FLUSH_MS = 1000;
+const MAX_BACKOFF_MS = 60_000;
+
+export class StreamHost {
+  readonly #options: StreamHostOptions;
+  #plan: PlannedStream;
+  #stream: Stream | null = null;
+  #stopped = false;
+  #wake: () => void = () => undefined;
+  readonly #totals = new Map<string, Totals>();
+  readonly #runs = new Map<string, { run: Run; records: number }>();
+  #flushing: Promise<void> = Promise.resolve();
+
+  constructor(options: StreamHostOptions, plan: PlannedStream) {
+    this.#options = options;
+    this.#plan = plan;
+  }
+
+  get name(): string {
+    return this.#plan.stream;
+  }
+
+  /** A new plan for the same stream: read between pieces. */
+  update(plan: PlannedStream): void {
+    this.#plan = plan;
+  }
+
+  /** The stream's life under this process: ends when stopped or when somebody newer owns it. */
+  async run(): Promise<void> {
+    const { logger } = this.#options;
+    const timer = setInterval(() => void this.#flush(), FLUSH_MS);
+    let backoff = 1000;
+    try {
+      while (!this.#stopped) {
+        const startedAt = Date.now();
+        try {
+          this.#stream = this.#make();
+          logger.info('change stream started', { owner: this.#options.owner.id });
+          await this.#stream.run();
+        } catch (error) {
+          const known = toSluiceError(error);
+          if (known.code === 'FENCED') {
+            logger.warn('change stream has a newer owner', { error: known });
+            return;
+          }
+          if (Date.now() - startedAt > MAX_BACKOFF_MS) backoff = 1000;
+          await this.#failed(known);
+          await this.#pause(backoff * (0.75 + Math.random() / 2));
+          backoff = Math.min(MAX_BACKOFF_MS, backoff * 2);
+        }
+      }
+    } finally {
+      clearInterval(timer);
+      await this.#flush();
+      await this.#endRuns();
+    }
+  }
+
+  /** Ends after the piece in hand. */
+  async stop(): Promise<void> {
+    this.#stopped = true;
+    this.#wake();
+    await this.#stream?.stop();
+  }
+
+  #make(): Stream {
+    const { control, fleet, owner, logger } = this.#options;
+    const source = fleet.database(this.#plan.source).changes;
+    if (!source)
+      throw new SluiceError('CAPABILITY_MISSING', 'this engine has no change stream', { hint: 'Set cdc_enabled = 0.' });
+    return new Stream({
+      stream: this.name,
+      source,
+      groups: () => this.#groups(),
+      settings: this.#options.settings,
+      drawEpoch: (atLeast) => control.leases.drawEpoch(atLeast, { key: leaseKey(this.name), owner }),
+      events: {
+        committed: (_groupId, position, committedAt, counts) => this.#committed(position, committedAt, counts),
+        held: (uid, error) => this.#held(uid, error),
+        columnsAdded: (route, columns) => {
+          const mapping = this.#mapping(route.mappingUid);
+          if (mapping) {
+            const error = new SluiceError(
+              'COLUMN_ADDED',
+              `${mapping.label}: the source has new columns: ${columns.join(', ')}`,
+            );
+            this.#options.attention(mapping, error);
+          }
+        },
+        gap: (groupIds, reason) => this.#gap(groupIds, reason),
+        away: (groupId, reason) => {
+          logger.error('a destination is away; its changes wait at the source', { group: groupId, error: reason });
+          for (const mapping of this.#plan.groups.get(groupId)?.mappings.slice(0, 1) ?? [])
+            void this.#journal(mapping, reason);
+        },
+        back: (groupId) => logger.info('the destination is back', { group: groupId }),
+        objects: async (objects) => {
+          for (const object of objects) {
+            await control.sourceObjects.upsert({
+              serverId: this.#plan.source.server.serverId ?? 0,
+              database: this.#plan.source.database,
+              kind: object.kind,
+              name: object.name,
+              mappingUid: null,
+              stream: this.name,
+              dropSql: object.dropSql,
+            });
+          }
+        },
+      },
+    });
+  }
+
+  #groups(): GroupSpec[] {
+    return [...this.#plan.groups.values()].flatMap((group) => {
+      const handle: EngineDatabase = this.#options.fleet.database(group.destination);
+      return handle.destination ? [{ id: group.id, group: group.group, destination: handle.destination }] : [];
+    });
+  }
+
+  #mapping(uid: string): PlannedMapping | null {
+    for (const group of this.#plan.groups.values()) {
+      const found = group.mappings.find((mapping) => mapping.row.mappingUid === uid);
+      if (found) return found;
+    }
+    return null;
+  }
+
+  #committed(position: Position, committedAt: number | null, counts: ReadonlyMap<string, ApplyCounts>): void {
+    for (const [uid, each] of counts) {
+      const sum = this.#totals.get(uid) ?? { inserted: 0, updated: 0, deleted: 0, committedAt: null, position: null };
+      this.#totals.set(uid, {
+        inserted: sum.inserted + each.inserted,
+        updated: sum.updated + each.updated,
+        deleted: sum.deleted + each.deleted,
+        committedAt: committedAt ?? sum.committedAt,
+        position,
+      });
+    }
+  }
+
+  /** Counters and sync_status rows, at most once a second, only for mappings that changed (invariant 13). */
+  #flush(): Promise<void> {
+    this.#flushing = this.#flushing.then(async () => {
+      if (this.#totals.size === 0) return;
+      const taken = [...this.#totals];
+      this.#totals.clear();
+      try {
+        const source = this.#options.fleet.database(this.#plan.source).changes;
+        const rows = taken.map(([mappingUid, sum]): CounterRow => ({
+          mappingUid,
+          inserted: sum.inserted,
+          updated: sum.updated,
+          deleted: sum.deleted,
+          failed: 0,
+          position: sum.position === null ? null : (source?.display(sum.position) ?? sum.position),
+          lastCommitAt: sum.committedAt,
+          lagSeconds: sum.committedAt === null ? null : Math.max(0, (Date.now() - sum.committedAt) / 1000),
+        }));
+        await this.#options.control.states.addCounters(rows);
+        for (const [uid, sum] of taken) await this.#countRun(uid, sum.inserted + sum.updated + sum.deleted);
+      } catch (error) {
+        // The control database is away: totals are for people; the rows themselves are safe where they belong.
+        for (const [uid, sum] of taken) this.#totals.set(uid, merge(this.#totals.get(uid), sum));
+        this.#options.logger.debug('status was not written', { error });
+      }
+    });
+    return this.#flushing;
+  }
+
+  /** One sync_status row per mapping and ownership, made at its first change. */
+  async #countRun(uid: string, records: number): Promise<void> {
+    const mapping = this.#mapping(uid);
+    if (!mapping) return;
+    let entry = this.#runs.get(uid);
+    if (!entry) {
+      const run = await this.#options.control.runs.start({
+        mappingId: mapping.row.mappingId,
+        syncType: 'CDC',
+        owner: this.#options.owner.id,
+        phase: 'streaming',
+      });
+      entry = { run, records: 0 };
+      this.#runs.set(uid, entry);
+    }
+    entry.records += records;
+    await entry.run.progress({ recordsProcessed: entry.records });
+  }
+
+  async #endRuns(): Promise<void> {
+    for (const { run, records } of this.#runs.values())
+      await run.finish('COMPLETED', { recordsProcessed: records }).catch(() => undefined);
+    this.#runs.clear();
+  }
+
+  async #held(uid: string, error: SluiceError): Promise<void> {
+    const mapping = this.#mapping(uid);
+    if (!mapping) return;
+    this.#options.attention(mapping, error);
+  }
+
+  async #gap(groupIds: readonly string[], reason: SluiceError): Promise<void> {
+    const { control, logger } = this.#options;
+    logger.error('changes are missing', { groups: groupIds.join(' '), error: reason });
+    for (const id of groupIds) {
+      for (const mapping of this.#plan.groups.get(id)?.mappings ?? []) {
+        const state = mapping.row.state?.state ?? 'new';
+        if (state === 'new' || state === 'idle' || state === 'gap') continue;
+        await control.states.set(mapping.row.mappingUid, 'gap', {
+          error: { code: reason.code, message: reason.message, hint: reason.hint },
+        });
+        await this.#journal(mapping, reason);
+        this.#options.attention(mapping, reason);
+      }
+    }
+  }
+
+  async #failed(error: SluiceError): Promise<void> {
+    this.#options.logger.error('change stream failed; it is tried again', { error });
+    // Not the mappings' fault: they keep their state, and each shows why nothing arrives.
+    for (const group of this.#plan.groups.values()) {
+      for (const mapping of group.mappings) await this.#journal(mapping, error);
+    }
+    if (hasCode(error, 'GAP')) await this.#gap([...this.#plan.groups.keys()], error);
+  }
+
+  async #journal(mapping: PlannedMapping, error: SluiceError): Promise<void> {
+    await this.#options.control.journal
+      .error(
+        { mappingId: mapping.row.mappingId, type: 'CDC' },
+        new SluiceError(error.code, `${mapping.label}: ${error.message}`, { hint: error.hint ?? undefined }),
+      )
+      .catch(() => undefined);
+  }
+
+  async #pause(ms: number): Promise<void> {
+    await new Promise<void>((resolve) => {
+      const timer = setTimeout(resolve, ms);
+      this.#wake = () => {
+        clearTimeout(timer);
+        resolve();
+      };
+      if (this.#stopped) this.#wake();
+    });
+  }
+}
+
+export function leaseKey(stream: string): string {
+  return `stream:${stream}`;
+}
+
+function merge(a: Totals | undefined, b: Totals): Totals {
+  if (!a) return b;
+  return {
+    inserted: a.inserted + b.inserted,
+    updated: a.updated + b.updated,
+    deleted: a.deleted + b.deleted,
+    committedAt: a.committedAt ?? b.committedAt,
+    position: a.position ?? b.position,
+  };
+}
