@@ -11,12 +11,8 @@ import { toSluiceError } from '../model/errors.ts';
 import type { Finding } from '../model/findings.ts';
 import type { TableName } from '../model/tables.ts';
 import { checkMapping } from '../sync/full-sync.ts';
+import type { Diagnosis } from './diagnosis.ts';
 import { Ends, resolveNames, type ResolvedNames } from './ends.ts';
-
-/** A finding and what it is about: `server shop`, `mapping 3 (shop: orders)`. */
-export interface Diagnosis extends Finding {
-  readonly about: string;
-}
 
 export interface Examination {
   readonly diagnoses: readonly Diagnosis[];
@@ -79,7 +75,7 @@ class Doctor {
 
   async #settings(): Promise<void> {
     const { problems } = await this.#control.readSettings();
-    for (const { key, message } of problems) this.#add(`config ${key}`, 'CONFIG_INVALID', 'error', message);
+    for (const { key, error } of problems) this.#failure(`config ${key}`, error);
   }
 
   #invalidRows(plan: PlanRows): void {

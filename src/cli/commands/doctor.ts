@@ -2,7 +2,8 @@ import type { Command } from 'commander';
 import { SluiceError } from '../../model/errors.ts';
 import { action, newCommand, type Surroundings } from '../command.ts';
 import { findMapping, withControl } from '../control.ts';
-import { examine, type Diagnosis, type Examination } from '../doctor.ts';
+import { linesOf, type Diagnosis } from '../diagnosis.ts';
+import type { Examination } from '../doctor.ts';
 import type { Outcome } from '../envelope.ts';
 
 export function doctorCommand(surroundings: Surroundings): Command {
@@ -15,6 +16,7 @@ export function doctorCommand(surroundings: Surroundings): Command {
         async ({ environment }, _options, text) =>
           withControl(environment, async (control) => {
             const only = text === undefined ? null : findMapping(await control.operator.health(), text).mappingId;
+            const { examine } = await import('../doctor.ts');
             return outcomeOf(await examine(control, environment.destinationUrl ?? '', only));
           }),
       ),
@@ -34,11 +36,6 @@ function outcomeOf(examination: Examination): Outcome {
   const [first] = errors;
   if (!first) return { summary, result: examination, lines };
   return { summary, result: examination, lines, error: new SluiceError(first.code, first.message) };
-}
-
-export function linesOf(one: Diagnosis): string[] {
-  const head = `${one.severity.toUpperCase()} ${one.code}: ${one.about}: ${one.message}`;
-  return [head, ...one.fixSql.flatMap((sql) => sql.split('\n')).map((line) => `    ${line}`), ''];
 }
 
 function rank(one: Diagnosis): number {
