@@ -49,9 +49,8 @@ export function addTableCommand(surroundings: Surroundings): Command {
                 : named(servers.destinations, options.destServer, 'destination_servers');
             const mapping = mappingOf(options, table, source, destination);
             if (options.dryRun) {
-              const url = destination?.connectionString ?? environment.destinationUrl ?? '';
               const { dryRun } = await import('../dry-run.ts');
-              return dryRun(control, mapping, source, url);
+              return dryRun(control, mapping, environment.destinationUrl ?? '');
             }
             const mappingId = await control.operator.addMapping(mapping);
             return {

@@ -24,10 +24,10 @@ export function doctorCommand(surroundings: Surroundings): Command {
 }
 
 function outcomeOf(examination: Examination): Outcome {
-  const { diagnoses, servers, mappings } = examination;
+  const { diagnoses, databases, mappings } = examination;
   const errors = diagnoses.filter((one) => one.severity === 'error');
   const warnings = diagnoses.filter((one) => one.severity === 'warning').length;
-  const checked = `${mappings} enabled mappings on ${servers} databases checked`;
+  const checked = `${mappings} enabled mappings on ${databases} databases checked`;
   const summary =
     errors.length + warnings === 0
       ? `All is well: ${checked}.`
