@@ -12,6 +12,7 @@ import { Journal } from './journal.ts';
 import { Leases } from './leases.ts';
 import { MappingStates } from './mapping-state.ts';
 import { checkVersion, latestOf, loadMigrations, migrate, type Migration, type MigrationResult } from './migrate.ts';
+import { Operator } from './operator.ts';
 import { PlanReader, type PlanRows, type UnchangedPlan } from './plan-rows.ts';
 import { Requests } from './requests.ts';
 import { purge, type RetentionOptions } from './retention.ts';
@@ -29,6 +30,7 @@ export class ControlDatabase {
   readonly journal: Journal;
   readonly sourceObjects: SourceObjects;
   readonly #options: OpenOptions;
+  readonly operator: Operator;
   readonly #context: ControlContext;
   readonly #migrations: readonly Migration[];
   readonly #plan: PlanReader;
@@ -46,6 +48,7 @@ export class ControlDatabase {
     this.runs = new Runs(context);
     this.journal = new Journal(context);
     this.sourceObjects = new SourceObjects(context);
+    this.operator = new Operator(context);
   }
 
   /**
@@ -127,6 +130,7 @@ export { keyText } from './journal.ts';
 export { thisProcess, type Lease, type LeaseInfo, type Owner } from './leases.ts';
 export { TRANSITIONS, type MappingStateName, type MappingStateRow, type StateDetails } from './mapping-state.ts';
 export type { Migration, MigrationResult } from './migrate.ts';
+export type { MappingHealth, NewMapping } from './operator.ts';
 export type { InvalidRow, MappingRow, OpenRequest, PlanRows, ServerRow, UnchangedPlan } from './plan-rows.ts';
 export type { FinishedRequest, FullSyncRequest, RequestReason, RequestStatus } from './request-rows.ts';
 export type { Run, RunProgress, RunStatus, SyncType } from './runs.ts';

@@ -160,7 +160,7 @@ export class GroupWriter {
           this.#watchTriggers(routed, flipped);
           add(await carry(transaction, routed));
         }
-      
+      }
       const routed = routeChanges(piece.tables, transaction.routes);
       this.#reportColumns(routed);
       this.#watchTriggers(routed, flipped);

@@ -1,5 +1,4 @@
 import type { Command } from 'commander';
-import { engineOf } from '../../engines/registry.ts';
 import { action, newCommand, type Surroundings } from '../command.ts';
 import { withControl } from '../control.ts';
 import { isPlainPassword } from '../plain-password.ts';
@@ -13,6 +12,7 @@ export function addServerCommand(surroundings: Surroundings): Command {
         surroundings,
         'add-server',
         async ({ environment, output }, _options, name, connection) => {
+          const { engineOf } = await import('../../engines/registry.ts');
           const engine = engineOf(connection);
           engine.check(connection);
           const serverId = await withControl(environment, (control) => control.operator.addServer(name, connection));

@@ -15,3 +15,11 @@ describe('docs/errors.md', () => {
     for (const code of Object.keys(ERROR_CODES)) expect(page).to.include(`| \`${code}\` |`);
   });
 });
+
+describe('docs/settings.md', () => {
+  it('is what src/control/settings.ts says', () => {
+    const page = spawnSync(process.execPath, ['--import', 'tsx', 'scripts/print-settings.mjs'], { encoding: 'utf8' });
+    expect(page.stderr).to.equal('');
+    expect(readFileSync('docs/settings.md', 'utf8')).to.equal(page.stdout);
+  });
+});

@@ -1,0 +1,183 @@
+/** What a person does to the control database through the command line: the two INSERTs, and reading the views. */
+import { SluiceError } from '../model/errors.ts';
+import { insertedId, type ControlContext } from './context.ts';
+
+/** A row of v_mapping_health. */
+export interface MappingHealth {
+  readonly mappingId: number;
+  readonly server: string;
+  /** As in the mapping's row; null: the default. */
+  readonly sourceDatabase: string | null;
+  readonly sourceSchema: string | null;
+  readonly sourceTable: string;
+  readonly destDatabase: string | null;
+  readonly destSchema: string | null;
+  readonly destTable: string;
+  readonly destServer: string | null;
+  readonly enabled: boolean;
+  readonly state: string;
+  readonly lagSeconds: number | null;
+  readonly inserted: number;
+  readonly updated: number;
+  readonly deleted: number;
+  readonly failed: number;
+  readonly lastFullSyncAt: Date | null;
+  readonly lastVerifiedAt: Date | null;
+  readonly verificationStatus: string | null;
+  readonly errorCode: string | null;
+  readonly errorMessage: string | null;
+  readonly errorHint: string | null;
+  readonly retryAt: Date | null;
+  readonly fullSync: {
+    readonly phase: string;
+    readonly rows: number;
+    readonly rowsEstimated: number | null;
+    readonly rowsPerSecond: number | null;
+    readonly secondsLeft: number | null;
+  } | null;
+}
+
+/** Columns of `table_mappings` that a person may give; absent: the table's default. */
+export interface NewMapping {
+  readonly serverId: number;
+  readonly sourceDatabase?: string | undefined;
+  readonly sourceSchema?: string | undefined;
+  readonly sourceTable: string;
+  readonly destServerId?: number | undefined;
+  readonly destDatabase?: string | undefined;
+  readonly destSchema?: string | undefined;
+  readonly destTable?: string | undefined;
+  readonly primaryKey?: string | undefined;
+  readonly triggerColumn?: string | undefined;
+  readonly cdcEnabled?: boolean | undefined;
+  readonly initialSync?: 'copy' | 'none' | undefined;
+  readonly onGap?: 'stop' | 'resync' | undefined;
+  readonly applyGroup?: string | undefined;
+}
+
+export class Operator {
+  readonly #context: ControlContext;
+
+  constructor(context: ControlContext) {
+    this.#context = context;
+  }
+
+  /** By mapping_id. */
+  async health(): Promise<MappingHealth[]> {
+    const rows = await this.#context.run('read v_mapping_health', (queries) =>
+      queries('v_mapping_health')
+        .select('*')
+        .orderBy('mapping_id')
+        .then((found) => found as HealthRow[]),
+    );
+    return rows.map(healthFrom);
+  }
+
+  /** Inserts into source_servers. CONFIG_INVALID when the name is taken. */
+  async addServer(name: string, connectionString: string): Promise<number> {
+    return this.#context.run(`add the server ${name}`, async (queries) => {
+      try {
+        const row = { server_name: name, connection_string: connectionString };
+        return insertedId(await queries('source_servers').insert(row).returning('server_id'), 'server_id');
+      } catch (thrown) {
+        if (!this.#context.dialect.isDuplicate(thrown)) throw thrown;
+        throw new SluiceError('CONFIG_INVALID', `there is a server named ${name} already`, {
+          hint: `Choose another name, or UPDATE source_servers SET connection_string = … WHERE server_name = '${name.replaceAll("'", "''")}'.`,
+        });
+      }
+    });
+  }
+
+  /** Inserts into table_mappings. */
+  async addMapping(mapping: NewMapping): Promise<number> {
+    const row = {
+      server_id: mapping.serverId,
+      source_database: mapping.sourceDatabase ?? null,
+      source_schema: mapping.sourceSchema ?? null,
+      source_table: mapping.sourceTable,
+      dest_server_id: mapping.destServerId ?? null,
+      dest_database: mapping.destDatabase ?? null,
+      dest_schema: mapping.destSchema ?? null,
+      dest_table: mapping.destTable ?? null,
+      primary_key_column: mapping.primaryKey ?? null,
+      full_sync_trigger_column: mapping.triggerColumn ?? null,
+      apply_group: mapping.applyGroup ?? null,
+      ...(mapping.cdcEnabled === undefined ? {} : { cdc_enabled: mapping.cdcEnabled ? 1 : 0 }),
+      ...(mapping.initialSync === undefined ? {} : { initial_sync: mapping.initialSync }),
+      ...(mapping.onGap === undefined ? {} : { on_gap: mapping.onGap }),
+    };
+    return this.#context.run(`add a mapping of ${mapping.sourceTable}`, async (queries) =>
+      insertedId(await queries('table_mappings').insert(row).returning('mapping_id'), 'mapping_id'),
+    );
+  }
+}
+
+interface HealthRow {
+  readonly mapping_id: number;
+  readonly server_name: string;
+  readonly source_database: string | null;
+  readonly source_schema: string | null;
+  readonly source_table: string;
+  readonly dest_database: string | null;
+  readonly dest_schema: string | null;
+  readonly dest_table: string;
+  readonly dest_server_name: string | null;
+  readonly is_enabled: number;
+  readonly state: string;
+  readonly lag_seconds: number | null;
+  readonly rows_inserted: string;
+  readonly rows_updated: string;
+  readonly rows_deleted: string;
+  readonly rows_failed: string;
+  readonly last_full_sync_at: Date | null;
+  readonly last_verified_at: Date | null;
+  readonly verification_status: string | null;
+  readonly error_code: string | null;
+  readonly error_message: string | null;
+  readonly error_hint: string | null;
+  readonly retry_at: Date | null;
+  readonly full_sync_phase: string | null;
+  readonly full_sync_rows: string | null;
+  readonly full_sync_rows_estimated: string | null;
+  readonly full_sync_rows_per_second: number | null;
+  readonly full_sync_seconds_left: number | null;
+}
+
+function healthFrom(row: HealthRow): MappingHealth {
+  return {
+    mappingId: row.mapping_id,
+    server: row.server_name,
+    sourceDatabase: row.source_database,
+    sourceSchema: row.source_schema,
+    sourceTable: row.source_table,
+    destDatabase: row.dest_database,
+    destSchema: row.dest_schema,
+    destTable: row.dest_table,
+    destServer: row.dest_server_name,
+    enabled: row.is_enabled === 1,
+    state: row.state,
+    lagSeconds: row.lag_seconds,
+    inserted: Number(row.rows_inserted),
+    updated: Number(row.rows_updated),
+    deleted: Number(row.rows_deleted),
+    failed: Number(row.rows_failed),
+    lastFullSyncAt: row.last_full_sync_at,
+    lastVerifiedAt: row.last_verified_at,
+    verificationStatus: row.verification_status,
+    errorCode: row.error_code,
+    errorMessage: row.error_message,
+    errorHint: row.error_hint,
+    retryAt: row.retry_at,
+    // The bigint columns are null together: there is a running full sync or there is none.
+    fullSync:
+      row.full_sync_rows === null
+        ? null
+        : {
+            phase: row.full_sync_phase ?? 'starting',
+            rows: Number(row.full_sync_rows),
+            rowsEstimated: row.full_sync_rows_estimated === null ? null : Number(row.full_sync_rows_estimated),
+            rowsPerSecond: row.full_sync_rows_per_second,
+            secondsLeft: row.full_sync_seconds_left,
+          },
+  };
+}
