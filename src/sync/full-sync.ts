@@ -88,7 +88,6 @@ export async function checkMapping(
     target: live,
     key: options.keyColumns,
     cdc: options.stream !== null,
-    sameEngine: source.engine.name === destination.engine.name,
     canSuspend: (await destination.destination?.canSuspendTriggers()) ?? false,
   });
   await options.findings(check.findings);
@@ -151,7 +150,7 @@ class FullSync {
     try {
       await failpoint('copy.opened');
       if (stream !== null && source.changes) {
-        const { objects } = await source.changes.include(stream, table);
+        const { objects } = await source.changes.include(stream, table, check.key);
         await this.#options.sourceObjects(objects);
         await failpoint('copy.included');
       }

@@ -38,6 +38,8 @@ export interface PostgresChangesOptions {
 const SLOT_WAIT_MS = 60_000;
 const INCLUDE_WAIT_MS = 60_000;
 const SILENCE_MS = 60_000;
+/** First byte of pgoutput's Begin message. */
+const BEGIN = 0x42;
 /** Status updates at least this often (the server's wal_receiver_status_interval is 10 s by default), ms. */
 const STATUS_MS = 5_000;
 /**
@@ -415,6 +417,8 @@ class PostgresChangeReader implements ChangeReader {
   readonly #lineage: Lineage;
   readonly #options: ReadOptions;
   readonly #setup: ReaderSetup;
+  /** Positions that no piece may reach across, in order. */
+  readonly #breaks: bigint[];
   #stream: ReplicationConnection | null = null;
   #pid = 0;
   readonly #queue: ChangePiece[] = [];
@@ -452,6 +456,9 @@ class PostgresChangeReader implements ChangeReader {
     this.#lineage = lineage;
     this.#options = options;
     this.#setup = setup;
+    this.#breaks = (options.breakAt ?? [])
+      .flatMap((position) => parsePosition(position)?.lsn ?? [])
+      .sort((a, b) => (a < b ? -1 : a > b ? 1 : 0));
     this.#made = this.#handedOut = this.#acknowledged = from.lsn;
     // Leaving a loop over it early ends nothing: what was read must still be acknowledged, and `stop` ends the session.
     this.pieces = { [Symbol.asyncIterator]: () => ({ next: () => this.#next() }) };
@@ -524,6 +531,7 @@ class PostgresChangeReader implements ChangeReader {
 
   #data(buffer: Buffer, start: number, end: number): void {
     const decoder = this.#decoder;
+    if (this.#breaks.length > 0 && buffer[start] === BEGIN) this.#breakBefore(buffer.readBigUInt64BE(start + 1));
     const step = decoder.decode(buffer, start, end);
     if (step === Step.None) return;
     if (step === Step.Commit && decoder.changes === 0) {
@@ -532,6 +540,16 @@ class PostgresChangeReader implements ChangeReader {
       if (taken?.end) this.#idle = taken.end;
     } else if (decoder.bytes >= this.#options.maxBytes) this.#cut(step === Step.Commit);
     else if (step === Step.Commit && decoder.changes >= this.#options.maxChanges) this.#cut(true);
+  }
+
+  /** A transaction begins whose commit record is at `lsn`: what is complete is a piece by itself if a break lies between. */
+  #breakBefore(lsn: bigint): void {
+    let crossed = false;
+    for (let next = this.#breaks[0]; next !== undefined && next <= lsn; next = this.#breaks[0]) {
+      this.#breaks.shift();
+      crossed = true;
+    }
+    if (crossed) this.#cut(true);
   }
 
   /** Makes pieces of what was decoded: of completed transactions first, then of a transaction too large for memory. */

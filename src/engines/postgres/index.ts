@@ -7,7 +7,7 @@ import { clientConfig, Connection } from './connection.ts';
 import { PostgresDestination } from './destination.ts';
 import { PostgresPreflight } from './preflight.ts';
 import { PostgresSnapshot } from './snapshot.ts';
-import { PostgresTriggers } from './triggers.ts';
+import { PostgresTriggerSource } from './triggers.ts';
 
 export const postgres: Engine = {
   name: 'postgres',
@@ -26,7 +26,7 @@ class PostgresDatabase implements EngineDatabase {
   readonly changes: PostgresChanges;
   readonly destination: PostgresDestination;
   readonly checksum: PostgresChecksummer;
-  readonly triggers: PostgresTriggers;
+  readonly triggers: PostgresTriggerSource;
   readonly #connection: Connection;
 
   constructor(options: OpenOptions) {
@@ -37,7 +37,7 @@ class PostgresDatabase implements EngineDatabase {
     this.changes = new PostgresChanges(this.#connection);
     this.destination = new PostgresDestination(this.#connection);
     this.checksum = new PostgresChecksummer(this.#connection);
-    this.triggers = new PostgresTriggers(this.#connection);
+    this.triggers = new PostgresTriggerSource(this.#connection);
   }
 
   async ping(): Promise<{ version: string }> {

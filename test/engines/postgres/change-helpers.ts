@@ -119,6 +119,7 @@ export async function describeTable(db: Queryable, name: TableName): Promise<Tab
   const first = found[0];
   if (first === undefined) throw new Error(`no table ${name.table}`);
   return {
+    engine: 'postgres',
     name,
     id: first.oid,
     kind: 'table',
