@@ -8,7 +8,7 @@ import type { Connection, Session } from './connection.ts';
 import { classify, sqlState } from './errors.ts';
 import { PgoutputDecoder, Step, type Taken } from './pgoutput.ts';
 import { displayLsn, formatPosition, Lineage, parseHistory, parsePosition, type Place } from './position.ts';
-import { identityFinding, member, MEMBERS, Publication } from './publication.ts';
+import { memberFinding, member, MEMBERS, Publication } from './publication.ts';
 import { ReplicationConnection } from './replication-connection.ts';
 import {
   createSlot,
@@ -131,11 +131,10 @@ export class PostgresChanges implements ChangeSource {
       // Such a server would refuse to send text that is not UTF-8 to a session that speaks it.
       if (textAsBytes) await session.query('set the encoding', `SET client_encoding = 'SQL_ASCII'`);
       const reader = new PostgresChangeReader(decoder, { ...place, timeline }, this.#lineage, options, {
-        doing: `read replication slot ${slot.name}`,
+        slot: slot.name,
         silenceMs: this.#options.silenceMs,
         statusMs: Math.min(STATUS_MS, this.#options.senderTimeoutMs / 3, this.#options.silenceMs / 3),
-        terminate: (pid) =>
-          this.#connection.query('end the reader', 'SELECT pg_terminate_backend($1::int)', [String(pid)]),
+        terminate: (pid) => this.#terminate(pid),
       });
       await reader.start(
         session,
@@ -145,7 +144,7 @@ export class PostgresChanges implements ChangeSource {
       );
       try {
         // invariant 5: with the slot held, so that nobody moves it between the check and the first piece.
-        await this.#check(slot.name, publication.name, place, session.pid);
+        await this.#check(slot.name, publication, place, session.pid);
       } catch (error) {
         await reader.abandon();
         throw error;
@@ -195,7 +194,8 @@ export class PostgresChanges implements ChangeSource {
     const rows = await this.#connection.query(
       'read the health of the stream',
       `WITH source AS (${SOURCE_AND_SLOT.replaceAll('$1', '$4')}), members AS (${MEMBERS})
-       SELECT * FROM source LEFT JOIN members ON true ORDER BY members.ord`,
+       SELECT *, (SELECT to_jsonb(p)::text FROM pg_publication p WHERE p.pubname = $3) AS publication
+       FROM source LEFT JOIN members ON true ORDER BY members.ord`,
       [tables.map((name) => name.schema), tables.map((name) => name.table), publication.name, slot.name],
     );
     const state = sourceState(rows[0]);
@@ -229,14 +229,21 @@ export class PostgresChanges implements ChangeSource {
           },
         });
       }
-      const finding = identityFinding(found, null);
+      const finding = memberFinding(found, null);
       if (finding) findings.push({ name, finding });
     }
-    const fault = this.#fault(slot.name, state.slot);
+    const faults = [this.#fault(slot.name, state.slot), publication.fault(rows[0]?.['publication'] ?? null)];
     return {
       retainedBytes: state.slot?.retainedBytes ?? null,
       headroomBytes: state.slot?.safeBytes ?? null,
-      stream: fault === null ? [] : [{ code: fault.code, severity: 'error', message: fault.message, fixSql: [] }],
+      stream: faults
+        .filter((fault) => fault !== null)
+        .map(({ code, message, hint }) => ({
+          code,
+          severity: 'error',
+          message,
+          fixSql: code === 'CDC_NOT_READY' && hint ? [hint] : [],
+        })),
       tables: findings,
     };
   }
@@ -329,12 +336,21 @@ export class PostgresChanges implements ChangeSource {
     return timeline;
   }
 
+  /** Ends a walsender and waits until it has let go of the slot (before 14 there is nothing to wait with). */
+  async #terminate(pid: number): Promise<void> {
+    const doing = 'end the reader';
+    await this.#connection
+      .query(doing, 'SELECT pg_terminate_backend($1::int, 5000)', [String(pid)])
+      .catch(() => this.#connection.query(doing, 'SELECT pg_terminate_backend($1::int)', [String(pid)]))
+      .catch(() => undefined); // not allowed to: it ends when it next writes to the closed socket
+  }
+
   /** Does the slot, held by process `pid`, still have everything after `place`? */
-  async #check(name: string, publication: string, place: Place, pid: number): Promise<void> {
+  async #check(name: string, publication: Publication, place: Place, pid: number): Promise<void> {
     const rows = await this.#connection.query(
       'check the replication slot',
-      `SELECT s.*, EXISTS (SELECT FROM pg_publication WHERE pubname = $2)::text AS published FROM (${SOURCE_AND_SLOT}) s`,
-      [name, publication],
+      `SELECT s.*, (SELECT to_jsonb(p)::text FROM pg_publication p WHERE p.pubname = $2) AS publication FROM (${SOURCE_AND_SLOT}) s`,
+      [name, publication.name],
     );
     const source = sourceState(rows[0]);
     const confirmed = this.#usable(name, source.slot);
@@ -356,8 +372,8 @@ export class PostgresChanges implements ChangeSource {
           'the source was restored to an earlier point',
       );
     }
-    if (rows[0]?.['published'] !== 'true')
-      throw gap(`publication ${publication} is missing: changes since it was dropped are in no stream`);
+    const fault = publication.fault(rows[0]?.['publication'] ?? null);
+    if (fault) throw fault;
   }
 }
 
@@ -400,11 +416,11 @@ function streamError(error: unknown, slot: string): SluiceError {
 }
 
 interface ReaderSetup {
-  readonly doing: string;
+  readonly slot: string;
   readonly silenceMs: number;
   readonly statusMs: number;
   /** Ends a walsender that does not listen, over another session. */
-  readonly terminate: (pid: number) => Promise<unknown>;
+  readonly terminate: (pid: number) => Promise<void>;
 }
 
 /**
@@ -421,6 +437,8 @@ class PostgresChangeReader implements ChangeReader {
   readonly #breaks: bigint[];
   #stream: ReplicationConnection | null = null;
   #pid = 0;
+  /** Completes "could not …". */
+  readonly #doing: string;
   readonly #queue: ChangePiece[] = [];
   #queuedBytes = 0;
   #paused = false;
@@ -459,6 +477,7 @@ class PostgresChangeReader implements ChangeReader {
     this.#breaks = (options.breakAt ?? [])
       .flatMap((position) => parsePosition(position)?.lsn ?? [])
       .sort((a, b) => (a < b ? -1 : a > b ? 1 : 0));
+    this.#doing = `read replication slot ${setup.slot}`;
     this.#made = this.#handedOut = this.#acknowledged = from.lsn;
     // Leaving a loop over it early ends nothing: what was read must still be acknowledged, and `stop` ends the session.
     this.pieces = { [Symbol.asyncIterator]: () => ({ next: () => this.#next() }) };
@@ -467,11 +486,11 @@ class PostgresChangeReader implements ChangeReader {
   /** Resolves once the server streams; nothing is acknowledged before `go`. */
   async start(session: Session, command: string): Promise<void> {
     this.#pid = session.pid;
-    this.#stream = await ReplicationConnection.start(session, command, this.#setup.doing, {
+    this.#stream = await ReplicationConnection.start(session, command, this.#doing, {
       data: (buffer, start, end) => this.#data(buffer, start, end),
       keepalive: (walEnd, replyRequested) => this.#keepalive(walEnd, replyRequested),
       chunk: () => this.#chunk(),
-      failed: (error) => this.#fail(streamError(error, this.#setup.doing.replace('read replication slot ', ''))),
+      failed: (error) => this.#fail(streamError(error, this.#setup.slot)),
     });
   }
 
@@ -483,7 +502,7 @@ class PostgresChangeReader implements ChangeReader {
 
   async abandon(): Promise<void> {
     this.#end();
-    if (!(await this.#stream?.finish())) await this.#setup.terminate(this.#pid).catch(() => undefined);
+    if (!(await this.#stream?.finish())) await this.#setup.terminate(this.#pid);
   }
 
   /** Never beyond what was handed out, and never backwards; sent together with others of the same turn. */
@@ -505,7 +524,7 @@ class PostgresChangeReader implements ChangeReader {
       if (this.#error === null) {
         this.#send(false);
         // In the middle of a large transaction the server does not listen: the slot must be free when we return.
-        if (!(await this.#stream?.finish())) await this.#setup.terminate(this.#pid).catch(() => undefined);
+        if (!(await this.#stream?.finish())) await this.#setup.terminate(this.#pid);
       }
       this.#waiting?.resolve({ done: true, value: undefined });
       this.#waiting = null;
@@ -575,14 +594,14 @@ class PostgresChangeReader implements ChangeReader {
   /** A server that shuts down asks again at once after each answer, until everything is acknowledged. */
   #requested(): void {
     const now = performance.now();
-    if (now - this.#requestedAt > 1_000) this.#urgentSince = null;
+    if (now - this.#requestedAt > 300) this.#urgentSince = null;
     else this.#urgentSince ??= now;
     this.#requestedAt = now;
     if (this.#urgentSince === null) this.#sendSoon();
     else if (now - this.#urgentSince > 5_000) {
       // Nobody stores our progress: do not hold up the shutdown. What is not acknowledged is sent again.
       this.#stream?.destroy();
-      this.#fail(new SluiceError('SERVER_BUSY', `could not ${this.#setup.doing}: the server is shutting down`));
+      this.#fail(new SluiceError('SERVER_BUSY', `could not ${this.#doing}: the server is shutting down`));
     } else setTimeout(() => this.#sendSoon(), 50);
   }
 
@@ -687,7 +706,7 @@ class PostgresChangeReader implements ChangeReader {
       this.#fail(
         new SluiceError(
           'CONNECTION_LOST',
-          `could not ${this.#setup.doing}: the server has said nothing for ${Math.round(this.#setup.silenceMs / 1000)} s`,
+          `could not ${this.#doing}: the server has said nothing for ${Math.round(this.#setup.silenceMs / 1000)} s`,
         ),
       );
       return;

@@ -3,12 +3,21 @@
  * (PROTOCOL, A copy, 2).
  */
 import { createHash } from 'node:crypto';
-import { SluiceError, toSluiceError } from '../../model/errors.ts';
+import { hasCode, SluiceError, toSluiceError } from '../../model/errors.ts';
 import type { Finding } from '../../model/findings.ts';
 import { carriedColumns, displayName, type Table, type TableName } from '../../model/tables.ts';
 import type { Connection, Row, Session } from './connection.ts';
 import { classify, sqlState } from './errors.ts';
 import { quoteIdentifier, quoteTable } from './sql.ts';
+
+/** No table is to blame for these. */
+const UNREACHABLE = [
+  'CONNECTION_LOST',
+  'SERVER_UNREACHABLE',
+  'SERVER_BUSY',
+  'LOGIN_FAILED',
+  'DATABASE_MISSING',
+] as const;
 
 const PUBLISH = `publish = 'insert, update, delete, truncate', publish_via_partition_root = true`;
 
@@ -17,6 +26,8 @@ export interface Member {
   readonly name: TableName;
   /** Null: there is no such table, or we may not see it. */
   readonly oid: string | null;
+  /** False: an unlogged or temporary table, whose changes are in no log. */
+  readonly logged: boolean;
   readonly published: boolean;
   /** Columns that the publication sends; null: all (or a server that cannot choose). */
   readonly sentColumns: readonly string[] | null;
@@ -36,7 +47,7 @@ export interface Member {
  * Also part of `health`'s one round trip.
  */
 export const MEMBERS = `
-  SELECT n.ord, n.sch, n.tab, c.oid::text AS oid,
+  SELECT n.ord, n.sch, n.tab, c.oid::text AS oid, c.relpersistence::text AS persistence,
     (p.row IS NOT NULL)::text AS published, (p.row -> 'attnames')::text AS sent, (p.row ->> 'rowfilter' IS NOT NULL)::text AS filtered,
     i.kind AS identity_kind, i.columns::text AS identity,
     to_json(ARRAY(SELECT a.attname::text FROM pg_index x, unnest(x.indkey::int2[]) WITH ORDINALITY k(num, pos)
@@ -72,6 +83,7 @@ export function member(row: Row): Member {
   return {
     name: { schema: row['sch'] ?? '', table: row['tab'] ?? '' },
     oid: row['oid'] ?? null,
+    logged: row['persistence'] === 'p',
     published: row['published'] === 'true',
     sentColumns: row['sent'] ? list(row['sent']) : null,
     rowFilter: row['filtered'] === 'true',
@@ -82,8 +94,8 @@ export function member(row: Row): Member {
   };
 }
 
-/** What is wrong with a table's replica identity; null: nothing. `key`: the columns that changes are matched by, if known. */
-export function identityFinding(table: Member, key: readonly string[] | null): Finding | null {
+/** What is wrong with a table as something to follow; null: nothing. `key`: the columns that changes are matched by, if known. */
+export function memberFinding(table: Member, key: readonly string[] | null): Finding | null {
   if (table.oid === null) return null;
   const quoted = quoteTable(table.name);
   const name = displayName(table.name);
@@ -91,6 +103,14 @@ export function identityFinding(table: Member, key: readonly string[] | null): F
     table.primaryKey.length > 0 && (key === null || same(key, table.primaryKey))
       ? `ALTER TABLE ${relation} REPLICA IDENTITY DEFAULT`
       : `ALTER TABLE ${relation} REPLICA IDENTITY FULL`;
+  if (!table.logged) {
+    return {
+      code: 'CDC_NOT_READY',
+      severity: 'error',
+      message: `${name} is unlogged: its changes are in no log`,
+      fixSql: [`ALTER TABLE ${quoted} SET LOGGED`],
+    };
+  }
   if (table.identity !== 'full' && table.identity.length === 0) {
     return {
       code: 'CDC_NOT_READY',
@@ -200,16 +220,15 @@ export class Publication {
     );
     const text = rows[0]?.['publication'];
     if (text) {
-      if (!this.managed) this.#checkGiven(JSON.parse(text) as Record<string, unknown>);
+      const fault = this.fault(text);
+      if (fault) throw fault;
       return;
     }
     if (!this.managed) {
       throw new SluiceError(
         'CDC_NOT_READY',
         `publication ${this.name}, named in the connection string, does not exist`,
-        {
-          hint: `CREATE PUBLICATION ${quoteIdentifier(this.name)} FOR TABLE … WITH (${PUBLISH});`,
-        },
+        { hint: `CREATE PUBLICATION ${quoteIdentifier(this.name)} FOR TABLE … WITH (${PUBLISH});` },
       );
     }
     try {
@@ -223,12 +242,23 @@ export class Publication {
     }
   }
 
-  #checkGiven(publication: Record<string, unknown>): void {
+  /** What is wrong with it as a whole; null: nothing. `row`: its row of pg_publication as JSON, null: there is none. */
+  fault(row: string | null): SluiceError | null {
+    if (row === null) {
+      return new SluiceError(
+        'GAP',
+        `publication ${this.name} is missing: what changed since it was dropped is in no stream`,
+        {
+          hint: "The tables must be copied again: set on_gap = 'resync', or is_full_sync = 1 on each mapping.",
+        },
+      );
+    }
+    const publication = JSON.parse(row) as Record<string, unknown>;
     const missing = ['pubinsert', 'pubupdate', 'pubdelete', 'pubtruncate', 'pubviaroot'].filter(
       (property) => publication[property] !== true,
     );
-    if (missing.length === 0) return;
-    throw new SluiceError('CDC_NOT_READY', `publication ${this.name} lacks ${missing.join(', ')}`, {
+    if (missing.length === 0) return null;
+    return new SluiceError('CDC_NOT_READY', `publication ${this.name} lacks ${missing.join(', ')}`, {
       hint: `ALTER PUBLICATION ${quoteIdentifier(this.name)} SET (${PUBLISH});`,
     });
   }
@@ -307,12 +337,13 @@ export class Publication {
       return await this.#altering((session) => this.#addIn(session, batch));
     } catch (error) {
       const only = batch[0];
+      if (hasCode(error, ...UNREACHABLE)) throw error;
       if (batch.length > 1) {
         const added: Pending[] = [];
         for (const each of batch) added.push(...(await this.#add([each])));
         return added;
       }
-      if (only) only.reject(this.#denied(error, [only.table.name], null));
+      if (only) only.reject(await this.#explain(error, only.table.name));
       return [];
     }
   }
@@ -357,7 +388,7 @@ export class Publication {
       return new SluiceError('SOURCE_TABLE_REPLACED', `${name} is not the table it was when it was described`);
     }
     // Before it is published: the server would refuse the owner's updates otherwise.
-    const finding = identityFinding(found, each.key);
+    const finding = memberFinding(found, each.key);
     if (finding?.severity === 'error') return failure(finding);
     if (this.managed) return null;
     if (!found.published) {
@@ -458,6 +489,27 @@ export class Publication {
         await new Promise((resolve) => setTimeout(resolve, 20 * attempt * (1 + Math.random())));
       }
     }
+  }
+
+  /** Why a single table could not be added; a lock that was waited for in vain names its holders. */
+  async #explain(error: unknown, name: TableName): Promise<SluiceError> {
+    if (sqlState(error) !== '55P03') return this.#denied(error, [name], null);
+    const rows = await this.#connection
+      .query(
+        'find who holds the lock',
+        `SELECT DISTINCT 'pid ' || l.pid AS who FROM pg_locks l JOIN pg_class c ON c.oid = l.relation
+         JOIN pg_namespace s ON s.oid = c.relnamespace
+         WHERE l.granted AND l.locktype = 'relation' AND s.nspname = $1 AND c.relname = $2
+           AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+           AND l.mode NOT IN ('AccessShareLock', 'RowShareLock', 'RowExclusiveLock')`,
+        [name.schema, name.table],
+      )
+      .catch(() => []);
+    return new SluiceError(
+      'TIMEOUT',
+      `could not add ${displayName(name)} to publication ${this.name}: it is locked by ${rows.map((row) => row['who']).join(', ') || 'somebody'}`,
+      { hint: 'A schema change or a vacuum against wraparound holds such a lock; it is tried again.', cause: error },
+    );
   }
 
   #denied(error: unknown, tables: readonly TableName[], role: string | null): SluiceError {

@@ -266,6 +266,7 @@ describe('PostgreSQL change stream, servers of their own', function () {
     expect(rows(piece)).to.deep.equal(['public.t I 1,x']);
     expect(changes.compare(from, end(piece))).to.equal('before');
     await sleep(1_500);
+    await changes.end();
     await collector.next(); // quiet, but alive
     for (const each of sockets) {
       each.unpipe();

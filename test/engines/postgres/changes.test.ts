@@ -54,7 +54,9 @@ describe('PostgreSQL change stream', () => {
     const names = await db.query<{ name: string }>(
       `SELECT relname AS name FROM pg_class c WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p') AND NOT relispartition`,
     );
-    await Promise.all(names.map(async ({ name }) => changes.include(STREAM, await table(name))));
+    const tables: Table[] = [];
+    for (const { name } of names) tables.push(await table(name));
+    await Promise.all(tables.map((each) => changes.include(STREAM, each)));
     return changes.end();
   }
 
@@ -208,7 +210,14 @@ describe('PostgreSQL change stream', () => {
     it('F17: a publication that is gone is a gap', async () => {
       const start = await follow('CREATE TABLE t (id int PRIMARY KEY)');
       const [publication] = await db.query<{ pubname: string }>('SELECT pubname FROM pg_publication');
+      await db.query(`ALTER PUBLICATION ${publication?.pubname} SET (publish = 'insert')`);
+      const [finding] = (await changes.health(STREAM, [])).stream ?? [];
+      expect(finding?.code).to.equal('CDC_NOT_READY');
+      await rejects(changes.read(STREAM, start, READ), 'CDC_NOT_READY', /pubupdate/);
+      for (const sql of finding?.fixSql ?? []) await db.query(sql);
+      await (await changes.read(STREAM, start, READ)).stop();
       await db.query(`DROP PUBLICATION ${publication?.pubname}`);
+      expect((await changes.health(STREAM, [])).stream?.[0]?.code).to.equal('GAP');
       await rejects(changes.read(STREAM, start, READ), 'GAP', /publication/);
     });
 
@@ -511,7 +520,8 @@ describe('PostgreSQL change stream', () => {
       const other = connect(db.url);
       extra.push(other);
       const twin = new PostgresChanges(other);
-      const tables = await Promise.all(Array.from({ length: 200 }, (_, i) => table(`t${i + 1}`)));
+      const tables: Table[] = [];
+      for (let i = 1; i <= 200; i++) tables.push(await table(`t${i}`));
       await Promise.all(tables.flatMap((each) => [changes.include(STREAM, each), twin.include(STREAM, each)]));
       const [count] = await db.query<{ n: string }>('SELECT count(*) AS n FROM pg_publication_rel');
       expect(count?.n).to.equal('200');
@@ -531,14 +541,19 @@ describe('PostgreSQL change stream', () => {
       const gone = await table('gone');
       const replaced = await table('replaced');
       await db.query('DROP TABLE gone; DROP TABLE replaced; CREATE TABLE replaced (id int PRIMARY KEY)');
+      const good = await table('good');
+      const keyless = await table('keyless');
+      const nokey = await table('nokey');
       await Promise.all([
-        changes.include(STREAM, await table('good')),
-        rejects(changes.include(STREAM, await table('keyless')), 'CDC_NOT_READY', /no replica identity/),
-        rejects(changes.include(STREAM, await table('nokey'), ['id']), 'CDC_NOT_READY', /lacks key columns: id/),
-        changes.include(STREAM, await table('nokey'), ['o']),
+        changes.include(STREAM, good),
+        rejects(changes.include(STREAM, keyless), 'CDC_NOT_READY', /no replica identity/),
+        rejects(changes.include(STREAM, nokey, ['id']), 'CDC_NOT_READY', /lacks key columns: id/),
+        changes.include(STREAM, nokey, ['o']),
         rejects(changes.include(STREAM, gone), 'SOURCE_TABLE_MISSING'),
         rejects(changes.include(STREAM, replaced), 'SOURCE_TABLE_REPLACED'),
       ]);
+      await db.query('CREATE UNLOGGED TABLE volatile (id int PRIMARY KEY)');
+      await rejects(changes.include(STREAM, await table('volatile')), 'CDC_NOT_READY', /unlogged/);
       await db.query('INSERT INTO keyless VALUES (1); UPDATE keyless SET id = 2');
       const published = await db.query<{ tablename: string }>('SELECT tablename FROM pg_publication_tables ORDER BY 1');
       expect(published.map((row) => row.tablename)).to.deep.equal(['good', 'nokey']);
@@ -670,11 +685,9 @@ describe('PostgreSQL change stream', () => {
     await db.query(`INSERT INTO t SELECT i, repeat('x', 500) FROM generate_series(1, 100000) i`);
     await stream.next((each) => each.changes > 0);
     await stream.reader.stop();
-    await until(
-      async () =>
-        (await db.query('SELECT FROM pg_replication_slots WHERE database = current_database() AND active')).length ===
-        0,
-    );
+    expect(
+      await db.query('SELECT FROM pg_replication_slots WHERE database = current_database() AND active'),
+    ).to.deep.equal([]);
     expect(await stream.reader.pieces[Symbol.asyncIterator]().next()).to.deep.equal({ done: true, value: undefined });
   });
 });
