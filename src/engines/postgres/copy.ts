@@ -180,14 +180,14 @@ export class PostgresCopy extends PostgresFold implements CopySession {
       .map((column) => `l.${quoteIdentifier(column.name)} = s.${quoteIdentifier(column.name)}`)
       .join(' AND ');
     const first = quoteIdentifier(key[0]?.name ?? '');
-    // *<> compares images: 1.0 and 1.00 differ, and so do types without an equality of their own (json).
+    // Images are compared (the operator *<>, which ROW() *<> ROW() would take apart): 1.0 and 1.00 differ, and so do types without an equality of their own (json).
     const [, , , differing = 0] = await this.session.run('compare the copy with the live table', [
       `SET enable_hashjoin = on`,
       `SET enable_mergejoin = on`,
       `SET enable_seqscan = on`,
       `INSERT INTO ${DIFFERENCE} SELECT ${key.map((column) => `coalesce(l.${quoteIdentifier(column.name)}, s.${quoteIdentifier(column.name)})`).join(', ')}
          FROM ${quoteTable(this.options.route.target)} l FULL JOIN ${quoteTable(this.options.target)} s ON ${join}
-        WHERE l.${first} IS NULL OR s.${first} IS NULL OR ${list('l')} *<> ${list('s')}`,
+        WHERE l.${first} IS NULL OR s.${first} IS NULL OR record_image_ne(${list('l')}, ${list('s')})`,
       `SET enable_hashjoin = off`,
       `SET enable_mergejoin = off`,
       `SET enable_seqscan = off`,
@@ -255,7 +255,7 @@ export class PostgresCopy extends PostgresFold implements CopySession {
     const key = this.#keyColumns().map((column) => quoteIdentifier(column.name));
     const keys = `(SELECT DISTINCT ${key.map((_, i) => `k${i + 1}`).join(', ')} FROM ${DIFFERENCE}) d`;
     const on = (alias: string) => key.map((name, i) => `${alias}.${name} = d.k${i + 1}`).join(' AND ');
-    const differs = `ROW(${columns.map((name) => `t.${name}`).join(', ')}) *<> ROW(${values})`;
+    const differs = `record_image_ne(ROW(${columns.map((name) => `t.${name}`).join(', ')}), ROW(${values}))`;
     return [
       `DELETE FROM ${live} t USING ${keys} WHERE ${on('t')} AND NOT EXISTS (SELECT 1 FROM ${staging} s WHERE ${on('s')})`,
       // A row that changes a unique column is deleted and inserted, so that two rows may exchange their values (F24).
