@@ -52,7 +52,7 @@ export function cannotHold(from: LogicalType, to: LogicalType): string | null {
     }
     case 'decimal': {
       if (to.kind !== 'decimal') return no('a decimal needs a decimal type');
-      if (from.special && !to.special) return from.precision === null ? no('may hold NaN or infinity') : null;
+      // NaN and infinity are values, not types: where they do not fit, they fail their rows (invariant 6).
       if (to.precision === null) return null;
       if (from.precision === null) return no('the source has no limit of digits');
       const fs = from.scale ?? 0;
@@ -105,6 +105,9 @@ export function cannotHold(from: LogicalType, to: LogicalType): string | null {
     case 'json':
       if (to.kind === 'json') return to.binary && !from.binary ? no('a binary json type changes the text') : null;
       return to.kind === 'text' && to.length === null ? null : no('json needs a json or unlimited text type');
+    case 'xml':
+      if (to.kind === 'text' && to.length === null) return null;
+      return to.kind === 'xml' ? null : no('xml needs an xml or unlimited text type');
     case 'opaque':
       return to.kind === 'opaque' && to.engine === from.engine && to.native === from.native
         ? null
@@ -112,7 +115,6 @@ export function cannotHold(from: LogicalType, to: LogicalType): string | null {
     case 'boolean':
     case 'interval':
     case 'uuid':
-    case 'xml':
     case 'geometry':
       return to.kind === from.kind ? null : no(`${from.kind} needs ${from.kind}`);
   }

@@ -57,7 +57,7 @@ SELECT pg_catalog.json_build_object(
             SELECT FROM pg_catalog.pg_constraint k
             WHERE k.conrelid = a.attrelid AND k.contype = 'n' AND NOT k.convalidated AND k.conkey = ARRAY[a.attnum]),
           'generated', a.attgenerated, 'identity', a.attidentity,
-          'default', pg_catalog.pg_get_expr(d.adbin, d.adrelid),
+          'default', pg_catalog.pg_get_expr(d.adbin, d.adrelid), 'looseCollation', NOT coalesce(co.collisdeterministic, true),
           'collation', CASE WHEN a.attcollation <> t.typcollation
             THEN pg_catalog.quote_ident(cn.nspname) || '.' || pg_catalog.quote_ident(co.collname) END)
           ORDER BY a.attnum)
@@ -117,6 +117,8 @@ interface RawColumn {
   readonly identity: '' | 'a' | 'd';
   readonly default: string | null;
   readonly collation: string | null;
+  /** Nondeterministic: different byte strings are equal. */
+  readonly looseCollation: boolean;
 }
 
 interface RawIndex {
@@ -228,7 +230,8 @@ function key(index: RawIndex, columns: ReadonlyMap<number, RawColumn>, types: Ty
       index.immediate &&
       parts.length === index.numbers.length &&
       parts.every((column) => column.notNull && column.generated !== 'v'),
-    loose: index.looseCollation || parts.some((column) => isLooseType(types, column.type)),
+    // The index's collation decides what is unique, the column's what a join finds equal.
+    loose: index.looseCollation || parts.some((column) => column.looseCollation || isLooseType(types, column.type)),
   };
 }
 

@@ -10,6 +10,7 @@ const HEADER = 5;
 const TAB = 0x09;
 const NEWLINE = 0x0a;
 const BACKSLASH = 0x5c;
+const LETTER_N = 0x4e;
 /** Size of a CopyData message at which it is sent. */
 const FRAME = 64 * 1024;
 
@@ -26,7 +27,6 @@ for (const [byte, letter] of [
 ] as const)
   ESCAPES[byte] = letter.charCodeAt(0);
 
-const HEX = Buffer.from('0123456789abcdef', 'latin1');
 const NEEDS_ESCAPE = /[\\\b\t\n\v\f\r]/;
 const LONE_SURROGATE = /\p{Surrogate}/u;
 
@@ -92,7 +92,7 @@ export class CopyTextEncoder {
     if (cell === null) {
       this.#room(2);
       this.#buffer[this.#at++] = BACKSLASH;
-      this.#buffer[this.#at++] = 0x4e; // N
+      this.#buffer[this.#at++] = LETTER_N;
     } else if (this.#binary[column]) this.#hex(cell);
     else if (typeof cell === 'string') this.#text(cell);
     else this.#escaped(cell);
@@ -121,12 +121,12 @@ export class CopyTextEncoder {
       }
     }
     if (NEEDS_ESCAPE.test(text)) {
-      text = text.replace(/[\\\b\t\n\v\f\r]/g, (c) => `\\${String.fromCharCode(ESCAPES[c.charCodeAt(0)] ?? 0)}`);
-      this.#room(text.length * 3);
+      if (LONE_SURROGATE.test(text)) throw loneSurrogate();
+      this.#escaped(Buffer.from(text));
+      return;
     }
     const written = this.#buffer.write(text, this.#at, 'utf8');
-    if (written !== text.length && LONE_SURROGATE.test(text))
-      throw new SluiceError('ROW_REFUSED', 'a text value has half of a surrogate pair, which UTF-8 cannot hold');
+    if (written !== text.length && LONE_SURROGATE.test(text)) throw loneSurrogate();
     this.#at += written;
   }
 
@@ -148,31 +148,42 @@ export class CopyTextEncoder {
   #hex(cell: string | Uint8Array): void {
     if (typeof cell === 'string') throw new SluiceError('INTERNAL', 'text was given for a binary column');
     this.#room(cell.length * 2 + 3);
-    const buffer = this.#buffer;
-    let at = this.#at;
-    buffer[at++] = BACKSLASH;
-    buffer[at++] = BACKSLASH;
-    buffer[at++] = 0x78; // x
-    for (const byte of cell) {
-      buffer[at++] = HEX[byte >> 4] ?? 0;
-      buffer[at++] = HEX[byte & 15] ?? 0;
-    }
-    this.#at = at;
+    const hex = `\\\\x${Buffer.from(cell.buffer, cell.byteOffset, cell.byteLength).toString('hex')}`;
+    this.#at += this.#buffer.write(hex, this.#at, 'latin1');
   }
 }
 
-const UNESCAPED: Readonly<Record<string, string>> = {
-  b: '\b',
-  t: '\t',
-  n: '\n',
-  v: '\v',
-  f: '\f',
-  r: '\r',
-};
+function loneSurrogate(): SluiceError {
+  return new SluiceError('ROW_REFUSED', 'a text value has half of a surrogate pair, which UTF-8 cannot hold');
+}
 
-/** A text value of COPY without its backslashes. */
-function unescape(text: string): string {
-  return text.replace(/\\(.)/gs, (_, letter: string) => UNESCAPED[letter] ?? letter);
+/** The letter behind a backslash → its byte; a letter that is not listed stands for itself. */
+const UNESCAPES = Uint8Array.from({ length: 256 }, (_, byte) => byte);
+for (const [byte, letter] of ESCAPES.entries()) if (letter !== 0) UNESCAPES[letter] = byte;
+
+/** The cells of a row (without its newline) that has backslashes or binary columns. */
+function escapedRow(row: Buffer, binary: readonly boolean[], cells: Cell[]): number {
+  const plain = Buffer.allocUnsafe(row.length);
+  let to = 0;
+  let from = 0; // where the field begins in `plain`
+  let fields = 0;
+  let isNull = false;
+  for (let at = 0; at <= row.length; at++) {
+    const byte = row[at] ?? TAB; // the row's end ends a field, too
+    if (byte === TAB) {
+      if (isNull) cells.push(null);
+      else if (binary[fields]) cells.push(Buffer.from(plain.toString('latin1', from + 2, to), 'hex'));
+      else cells.push(plain.toString('utf8', from, to));
+      fields++;
+      from = to;
+      isNull = false;
+    } else if (byte === BACKSLASH) {
+      const letter = row[++at] ?? BACKSLASH;
+      if (letter === LETTER_N) isNull = true;
+      else plain[to++] = UNESCAPES[letter] ?? letter;
+    } else plain[to++] = byte;
+  }
+  return fields;
 }
 
 /** bytea's hex form (`\x…`) as bytes. */
@@ -199,21 +210,19 @@ export async function* decodeCopyText(
   let rows = 0;
   let bytes = 0;
   let parts: Buffer[] = [];
-  const row = (line: string): void => {
-    // A table of no columns sends empty lines: rows without cells.
-    if (columns.length > 0) {
-      const fields = line.split('\t');
-      if (fields.length !== columns.length)
-        throw new SluiceError('INTERNAL', `COPY sent ${fields.length} columns, expected ${columns.length}`);
-      if (!anyBinary && !line.includes('\\')) for (const field of fields) cells.push(field);
-      else
-        for (const [column, field] of fields.entries()) {
-          if (field === '\\N') cells.push(null);
-          else if (binary[column]) cells.push(bytesFromHex(field.slice(1)));
-          else cells.push(field.includes('\\') ? unescape(field) : field);
-        }
-    }
+  const add = (row: Buffer): void => {
     rows++;
+    // A table of no columns sends empty lines: rows without cells.
+    if (columns.length === 0) return;
+    let fields: number;
+    if (anyBinary || row.includes(BACKSLASH)) fields = escapedRow(row, binary, cells);
+    else {
+      const texts = row.toString('utf8').split('\t');
+      for (const text of texts) cells.push(text);
+      fields = texts.length;
+    }
+    if (fields !== columns.length)
+      throw new SluiceError('INTERNAL', `COPY sent ${fields} columns, expected ${columns.length}`);
   };
   for await (const data of messages) {
     for (let at = 0; at < data.length;) {
@@ -223,9 +232,9 @@ export async function* decodeCopyText(
         if (end - at > HEADER) parts.push(data.subarray(at + HEADER, end));
       } else if (parts.length > 0) {
         parts.push(data.subarray(at + HEADER, end - 1));
-        row(Buffer.concat(parts).toString('utf8'));
+        add(Buffer.concat(parts));
         parts = [];
-      } else row(data.toString('utf8', at + HEADER, end - 1));
+      } else add(data.subarray(at + HEADER, end - 1));
       bytes += end - at;
       at = end;
       if (bytes >= batchBytes && rows > 0 && parts.length === 0) {

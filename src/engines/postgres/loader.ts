@@ -12,12 +12,10 @@ import { copyLanes, laneFormat } from './types.ts';
 /** A column to load into: its name there, and its type, which says whether cells are text or raw bytes. */
 export type LoadColumn = Pick<Column, 'name' | 'type'>;
 
-/** Lanes for `columns` of `table`, in this order. Columns that the table does not have: no byte lane. */
-export function loaderLanes(table: Table, columns: readonly string[]): readonly string[] {
-  return lanesOf(table, columns);
-}
-
-/** Both sides name a lane by the columns' formats; see `copyLanes`. */
+/**
+ * Byte lanes for `columns` of `table` in this order, best first; the same for reading and loading, because a lane's name says
+ * all that its bytes depend on (`copyLanes`). None when a column is not the table's.
+ */
 export function lanesOf(table: Table, columns: readonly string[]): readonly string[] {
   const byName = new Map(table.columns.map((column) => [column.name, column]));
   const chosen = columns.flatMap((name) => byName.get(name) ?? []);
