@@ -23,7 +23,10 @@ export interface ControlDialect {
   now(queries: Queries): Knex.Raw;
   /** The database's clock plus `seconds`. */
   inSeconds(queries: Queries, seconds: number): Knex.Raw;
-  /** Takes the migration lock until the end of the transaction; waits at most `seconds`. Freed by the server when we die. */
+  /**
+   * Takes the migration lock until the end of the transaction; it, and each lock of the migration, is waited for at most
+   * `seconds`. Freed by the server when we die.
+   */
   lockForMigration(queries: Queries, seconds: number): Promise<void>;
   /** The tables are there (some version of them). */
   hasSchema(queries: Queries): Promise<boolean>;
@@ -64,6 +67,11 @@ export interface ControlOptions {
    * a quarter of an hour. Default 60 s; 0: never (a migration may take its time).
    */
   readonly silenceMs?: number;
+  /**
+   * How long a statement waits for a row that somebody else holds, such as a person with an open transaction in a SQL
+   * client; then TIMEOUT. Default 10 s.
+   */
+  readonly lockWaitMs?: number;
 }
 
 /** What a stream tells about one mapping since the last flush. Totals are increments. */

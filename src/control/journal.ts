@@ -6,7 +6,7 @@ import { createHash } from 'node:crypto';
 import type { Cell } from '../model/changes.ts';
 import type { SluiceError } from '../model/errors.ts';
 import { insertedId, type ControlContext } from './context.ts';
-import { redact } from './secrets.ts';
+import { storable } from './secrets.ts';
 
 export type LogLevel = 'INFO' | 'WARNING' | 'ERROR';
 export type LogKind = 'CDC' | 'FULL_SYNC' | 'VERIFICATION' | 'SCHEMA_CHECK';
@@ -69,12 +69,12 @@ export class Journal {
     const rows = lines.map((line) => ({
       mapping_id: line.mappingId,
       log_level: line.level,
-      log_message: redact(line.message),
+      log_message: storable(line.message),
       sync_type: line.syncType ?? null,
       records_count: line.records ?? null,
       execution_time_ms: line.durationMs === undefined ? null : Math.round(line.durationMs),
       error_code: line.errorCode ?? null,
-      details: line.details === undefined ? null : redact(line.details),
+      details: line.details === undefined ? null : storable(line.details),
     }));
     await this.#insertAll('write to sync_logs', 'sync_logs', rows);
   }
@@ -84,7 +84,7 @@ export class Journal {
    * and `last_seen_at` moves. Resolves to whether it is a new one (worth a log line).
    */
   async error(where: { mappingId?: number; serverId?: number; type: ErrorType }, error: SluiceError): Promise<boolean> {
-    const message = redact(error.message);
+    const message = storable(error.message);
     const mappingId = where.mappingId ?? null;
     const serverId = where.serverId ?? null;
     const fingerprint = sha256([mappingId, serverId, where.type, error.code, message]);
@@ -95,7 +95,7 @@ export class Journal {
         error_type: where.type,
         error_code: error.code,
         error_message: message,
-        hint: error.hint === null ? null : redact(error.hint),
+        hint: error.hint === null ? null : storable(error.hint),
         fingerprint,
       };
       const open = queries('error_logs').where({ fingerprint, is_resolved: 0 });
@@ -137,7 +137,7 @@ export class Journal {
         dest_row_count: found.destRows ?? null,
         records_compared: found.compared,
         mismatches_found: found.mismatches,
-        verification_details: found.details ?? null,
+        verification_details: found.details === undefined ? null : storable(found.details),
         duration_ms: found.durationMs === undefined ? null : Math.round(found.durationMs),
         verified_at: now,
       };
@@ -186,7 +186,7 @@ export class Journal {
       key_text: keyText(letter.key),
       operation: letter.operation,
       error_code: letter.errorCode,
-      reason: letter.reason,
+      reason: storable(letter.reason),
       row_values: letter.values === undefined ? null : JSON.stringify(letter.values, textOfBytes),
     }));
     const unique = ['mapping_uid', 'position_hash', 'key_hash'];

@@ -4,6 +4,7 @@
  */
 import { SluiceError, type ErrorCode } from '../model/errors.ts';
 import type { ControlContext, CounterRow, Queries } from './context.ts';
+import { storable } from './secrets.ts';
 
 export type MappingStateName = 'new' | 'copying' | 'streaming' | 'idle' | 'paused' | 'gap' | 'failed';
 
@@ -163,8 +164,8 @@ function columnsOf(details: StateDetails): [column: string, value: unknown][] {
   };
   if (details.error !== undefined) {
     put('error_code', details.error?.code ?? null);
-    put('error_message', details.error?.message ?? null);
-    put('error_hint', details.error?.hint ?? null);
+    put('error_message', details.error ? storable(details.error.message) : null);
+    put('error_hint', details.error?.hint ? storable(details.error.hint) : null);
   }
   put('attempts', details.attempts);
   put('person_hash', details.personHash);

@@ -21,6 +21,8 @@ export interface ServerRow {
   /** As stored: secrets not resolved. Never log it. */
   readonly connectionString: string;
   readonly enabled: boolean;
+  /** Differs when the person changed how to connect. */
+  readonly personHash: string;
 }
 
 export interface OpenRequest {
@@ -139,6 +141,7 @@ export class PlanReader {
           name: server_name,
           connectionString: connection_string,
           enabled: is_enabled,
+          personHash: hashOf([connection_string]),
         };
         (isSource ? sources : destinations).set(server_id, server);
       } else {
@@ -209,9 +212,11 @@ function mappingFrom(data: z.infer<typeof MAPPING>, row: Record<string, unknown>
 
 /** Over the columns as they are stored, so that any edit counts, also one that means the same. */
 function personHash(row: Record<string, unknown>): string {
-  return createHash('sha256')
-    .update(JSON.stringify(PERSON_COLUMNS.map((column) => row[column])))
-    .digest('hex');
+  return hashOf(PERSON_COLUMNS.map((column) => row[column]));
+}
+
+function hashOf(values: readonly unknown[]): string {
+  return createHash('sha256').update(JSON.stringify(values)).digest('hex');
 }
 
 function requestFrom(kind: 'running' | 'queued', row: RequestColumns): OpenRequest | null {

@@ -22,6 +22,7 @@ import {
   type RequestRow,
   type RequestStatus,
 } from './request-rows.ts';
+import { storable } from './secrets.ts';
 
 const TABLE = 'full_sync_requests';
 
@@ -62,7 +63,7 @@ export class Requests {
         mapping_id: mappingId,
         mapping_uid: mappingUid,
         reason,
-        requested_by: requestedBy,
+        requested_by: requestedBy?.slice(0, 255) ?? null,
         is_confirmed: confirmed ? 1 : 0,
       });
       if (requestId !== null) return { requestId, created: true };
@@ -161,7 +162,7 @@ export class Requests {
             finished_at: now,
             rows_copied: result.rowsCopied ?? null,
             error_code: result.errorCode ?? null,
-            error_message: result.errorMessage ?? null,
+            error_message: result.errorMessage === undefined ? null : storable(result.errorMessage),
           });
         if (result.outcome === 'completed')
           await queries('table_mappings').where('mapping_uid', row.mapping_uid).update({ last_full_sync_at: now });

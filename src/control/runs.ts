@@ -1,5 +1,6 @@
 /** Rows of `sync_status`: one per run, its progress written at most once a second. */
 import { insertedId, type ControlContext } from './context.ts';
+import { storable } from './secrets.ts';
 
 export type SyncType = 'FULL_SYNC' | 'CDC';
 export type RunStatus = 'RUNNING' | 'COMPLETED' | 'ERROR' | 'PAUSED';
@@ -73,7 +74,7 @@ export class Run {
           updated_at: now,
           seconds_left: null,
           error_code: error?.code ?? null,
-          error_message: error?.message ?? null,
+          error_message: error === undefined ? null : storable(error.message),
         });
     });
   }

@@ -80,6 +80,9 @@ describe('control: the journal', () => {
         errorCode: 'SERVER_UNREACHABLE',
       },
     ]);
+    await test.control.journal.log([{ mappingId: 77, level: 'INFO', message: `\0${'x'.repeat(100_000)}` }]);
+    const [long] = await test.query<{ log_message: string }>('DELETE FROM sync_logs WHERE mapping_id = 77 RETURNING *');
+    expect(long?.log_message.length, 'a message has an end').to.be.within(8000, 8001);
     const rows = await test.query('SELECT * FROM v_recent_logs');
     expect(rows).to.have.length(2);
     expect(rows[0]).to.include({ log_level: 'WARNING', source_table: null, error_code: 'SERVER_UNREACHABLE' });

@@ -13,9 +13,13 @@ describe('control: the rows a poll reads', () => {
     const { mappingId } = await test.addMapping('orders');
     const plan = await test.plan();
     expect(plan.invalid).to.deep.equal([]);
-    expect([...plan.sources.values()]).to.deep.equal([
-      { serverId: 1, name: 'shop', connectionString: 'postgres://reader:secret@shop/db', enabled: true },
-    ]);
+    expect(plan.sources.size).to.equal(1);
+    expect(plan.sources.get(1)).to.include({
+      serverId: 1,
+      name: 'shop',
+      connectionString: 'postgres://reader:secret@shop/db',
+      enabled: true,
+    });
     expect(plan.mappings).to.have.length(1);
     expect(plan.mappings[0]).to.include({
       mappingId,
@@ -143,6 +147,24 @@ describe('control: the rows a poll reads', () => {
     const began = performance.now();
     expect(await test.control.readPlanRows(plan.fingerprint)).to.have.property('unchanged', true);
     expect(performance.now() - began).to.be.below(250);
+  });
+
+  it('shows when a server was last connected, at most once a minute, without counting as a person’s change', async () => {
+    await test.addMapping();
+    const { fingerprint } = await test.plan();
+    const look = async () => (await test.query('SELECT last_connected_at, updated_at FROM source_servers'))[0];
+    const before = await look();
+    await test.control.connected('source', 1);
+    const first = await look();
+    expect(first?.['last_connected_at']).to.be.instanceOf(Date);
+    expect(first?.['updated_at']).to.deep.equal(before?.['updated_at']);
+    await test.control.connected('source', 1);
+    expect(await look()).to.deep.equal(first);
+    await test.query(`UPDATE source_servers SET last_connected_at = last_connected_at - interval '61 seconds'`);
+    const aged = await look();
+    await test.control.connected('source', 1);
+    expect(await look()).to.not.deep.equal(aged);
+    expect(await test.control.readPlanRows(fingerprint)).to.have.property('unchanged', true);
   });
 
   it('refuses to delete a server that has mappings', async () => {

@@ -37,6 +37,7 @@ const HINTS: Partial<Record<ErrorCode, string>> = {
   DATABASE_MISSING: 'Create the database, or name another with CONTROL_DATABASE.',
   PERMISSION_DENIED: 'Grant the login CREATE on the database, and all rights on its tables.',
   CONFIG_INVALID: 'Run `sluice migrate`, or name the right database with CONTROL_DATABASE.',
+  TIMEOUT: 'Another session holds the rows, perhaps an open transaction in a SQL client: commit it or roll it back.',
   SERVER_FULL: 'Free disk space or memory on the server of the control database.',
   TLS_FAILED: 'Name the certificate authority with sslrootcert=/path/ca.pem, or use sslmode=require.',
 };

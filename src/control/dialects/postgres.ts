@@ -44,7 +44,6 @@ export const postgresDialect: ControlDialect = {
   async lockForMigration(queries, seconds) {
     await queries.raw(`SET LOCAL lock_timeout = ${Math.round(seconds * 1000)}`);
     await queries.raw('SELECT pg_advisory_xact_lock(?)', [MIGRATION_LOCK]);
-    await queries.raw('SET LOCAL lock_timeout = 0');
   },
 
   async hasSchema(queries) {
@@ -169,7 +168,14 @@ async function connect(options: ControlOptions, target: Target): Promise<Knex> {
       // Whatever it would print on its own reaches the caller as a rejection, classified and without secrets.
       log: { warn: quiet, error: quiet, debug: quiet, deprecate: quiet },
       acquireConnectionTimeout: options.timeoutMs ?? 15_000,
-      pool: { min: 0, max: options.maxConnections ?? 4, idleTimeoutMillis: 60_000 },
+      pool: {
+        min: 0,
+        max: options.maxConnections ?? 4,
+        idleTimeoutMillis: 60_000,
+        afterCreate: (session: RawSession, done: (error: unknown, session: RawSession) => void) => {
+          session.query(sessionSettings(options), (error) => done(error, session));
+        },
+      },
     });
     try {
       await knex.raw('SELECT 1');
@@ -186,6 +192,19 @@ async function connect(options: ControlOptions, target: Target): Promise<Knex> {
     if (!(error instanceof Error) || !/does not support SSL/i.test(error.message)) throw error;
     return attempt({ ssl: false });
   }
+}
+
+interface RawSession {
+  query(sql: string, done: (error: unknown) => void): void;
+}
+
+/**
+ * What text means must not depend on the server's or the login's settings: the driver reads ISO dates, and the fingerprints
+ * print times. Sent as statements, not as start-up options, which poolers refuse.
+ */
+function sessionSettings(options: ControlOptions): string {
+  const lockWaitMs = Math.round(options.lockWaitMs ?? 10_000);
+  return `SET datestyle = 'ISO, MDY'; SET timezone = 'UTC'; SET lock_timeout = ${lockWaitMs}`;
 }
 
 function quiet(): void {}
