@@ -55,6 +55,15 @@ export interface NewMapping {
   readonly applyGroup?: string | undefined;
 }
 
+export interface VerificationResult {
+  readonly verificationId: number;
+  readonly status: string;
+  readonly compared: number;
+  readonly mismatches: number;
+  readonly durationMs: number | null;
+  readonly verifiedAt: Date;
+}
+
 export class Operator {
   readonly #context: ControlContext;
 
@@ -71,6 +80,32 @@ export class Operator {
         .then((found) => found as HealthRow[]),
     );
     return rows.map(healthFrom);
+  }
+
+  /** The newest row of verification_logs for a mapping, or null. */
+  async lastVerification(mappingId: number): Promise<VerificationResult | null> {
+    return this.#context.run('read verification_logs', async (queries) => {
+      const row = await queries('verification_logs')
+        .where('mapping_id', mappingId)
+        .orderBy('verification_id', 'desc')
+        .first<VerificationRow | undefined>(
+          'verification_id',
+          'verification_status',
+          'records_compared',
+          'mismatches_found',
+          'duration_ms',
+          'verified_at',
+        );
+      if (!row) return null;
+      return {
+        verificationId: Number(row.verification_id),
+        status: row.verification_status,
+        compared: Number(row.records_compared),
+        mismatches: Number(row.mismatches_found),
+        durationMs: row.duration_ms === null ? null : Number(row.duration_ms),
+        verifiedAt: row.verified_at,
+      };
+    });
   }
 
   /** Inserts into source_servers. CONFIG_INVALID when the name is taken. */
@@ -110,6 +145,15 @@ export class Operator {
       insertedId(await queries('table_mappings').insert(row).returning('mapping_id'), 'mapping_id'),
     );
   }
+}
+
+interface VerificationRow {
+  readonly verification_id: string;
+  readonly verification_status: string;
+  readonly records_compared: string;
+  readonly mismatches_found: string;
+  readonly duration_ms: string | null;
+  readonly verified_at: Date;
 }
 
 interface HealthRow {
