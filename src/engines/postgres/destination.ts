@@ -8,7 +8,7 @@ import type { Connection } from './connection.ts';
 import { PostgresCopies } from './copies.ts';
 import { design } from './ddl.ts';
 import { backlogTable, prepareHome } from './home.ts';
-import { loaderLanes } from './loader.ts';
+import { lanesOf } from './loader.ts';
 import { pastFrozenHolders } from './locks.ts';
 import { quoteTable } from './sql.ts';
 
@@ -114,7 +114,7 @@ export class PostgresDestination implements Destination {
   }
 
   lanes(table: Table, columns: readonly string[]): readonly string[] {
-    return loaderLanes(table, columns);
+    return lanesOf(table, columns);
   }
 
   design(source: Table, target: TableName, key: readonly string[]): TableDesign {
