@@ -101,7 +101,7 @@ export class MappingJobs {
       }
       await control.requests.finish(request.requestId, { outcome: 'completed', rowsCopied: rows });
       await run.finish('COMPLETED', { recordsProcessed: rows, phase: 'done' });
-      await this.#setState(mapping, mapping.stream === null ? 'idle' : 'streaming');
+      await this.#served(mapping, isServed);
       await control.journal.resolveErrors({ mappingId });
       const durationMs = performance.now() - startedAt;
       await control.journal.log([
@@ -294,6 +294,17 @@ export class MappingJobs {
       retryInSeconds: isGap ? null : retryInSeconds,
       personHash: mapping.row.personHash,
     });
+  }
+
+  /** The table is served, unless its group met a gap in the moment since: then that is what counts. */
+  async #served(mapping: PlannedMapping, wasServed: boolean): Promise<void> {
+    if (mapping.stream === null) return this.#setState(mapping, 'idle');
+    const [state] =
+      (await this.#options.fleet.database(mapping.destination).destination?.copies.states([mapping.row.mappingUid])) ??
+      [];
+    if (!state?.route?.live) return;
+    if (!wasServed) await this.#setState(mapping, 'copying');
+    await this.#setState(mapping, 'streaming');
   }
 
   /** F66: the swap committed, and the process died before the request was finished: no second copy. */
