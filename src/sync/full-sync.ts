@@ -282,16 +282,16 @@ class FullSync {
     const changes = this.#options.source.changes;
     if (!changes) return;
     this.#report({ phase: 'folding' });
-    const { fold, takeFetched } = folder(session.route, { snapshot, table });
+    const folding = folder(session.route, { snapshot, table });
     let end = await changes.end();
     for (;;) {
       this.#check();
       await this.#limitBacklog(session);
       // Read before the round: the backlog holds everything at or below it.
       const position = await session.position();
-      const folded = await session.round(ROUND_BYTES, fold);
+      const folded = await session.round(ROUND_BYTES, folding.fold);
       await failpoint('copy.folded');
-      if (takeFetched()) {
+      if (folding.takeFetched()) {
         // A fetched value may be newer than `end`: its row is right only once the fold has come to where it was read.
         end = await changes.end();
         continue;
