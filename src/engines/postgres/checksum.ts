@@ -40,8 +40,9 @@ export class PostgresChecksummer implements Checksummer {
       `compute checksums of ${displayName(request.table)}`,
       // Numbered behind the LIMIT, so that only the last rows are kept while sorting, and only they are hashed.
       `WITH last AS MATERIALIZED (
-         SELECT ${keyTexts(key)}, ${rowMd5(request.columns)} AS md5 FROM ${quoteTable(request.table)} t${where}
-         ORDER BY ${order(key, 'DESC')} LIMIT ${integer(request.limit)}
+         SELECT ${keyTexts(key)}, ${rowMd5(request.columns)} AS md5 FROM (
+           SELECT * FROM ${quoteTable(request.table)} t${where} ORDER BY ${order(key, 'DESC')} LIMIT ${integer(request.limit)}
+         ) AS t
        ), numbered AS (
          SELECT *, pg_catalog.row_number() OVER () AS n FROM last
        ), counted AS (

@@ -17,7 +17,8 @@ export type TableFacts = Readonly<
     | 'primary_key'
     | 'unique_index'
     | 'identity_index'
-    | 'key_outside',
+    | 'key_outside'
+    | 'leaf_fixes',
     string | null
   >
 >;
@@ -94,6 +95,9 @@ function identityFindings(
     );
     return;
   }
+  // A row's old version is written by its partition's identity, not by the table's.
+  if (facts.leaf_fixes !== null)
+    error('CDC_NOT_READY', 'partitions of it have no replica identity', ...facts.leaf_fixes.split('\n'));
   const fix = repair === null ? [] : [repair];
   if (facts.identity === 'n') error('CDC_NOT_READY', 'its replica identity is NOTHING', ...fix);
   else if (facts.identity === 'd' && facts.primary_key === null)

@@ -47,7 +47,14 @@ const TABLES = `
     (SELECT EXISTS (
        SELECT FROM pg_catalog.unnest(p.indkey::smallint[]) AS k(number) WHERE k.number <> ALL (i.indkey::smallint[]))
      FROM pg_catalog.pg_index i JOIN pg_catalog.pg_index p ON p.indrelid = i.indrelid AND p.indisprimary
-     WHERE i.indrelid = c.oid AND i.indisreplident) AS key_outside
+     WHERE i.indrelid = c.oid AND i.indisreplident) AS key_outside,
+    (SELECT pg_catalog.string_agg(pg_catalog.format('ALTER TABLE %I.%I REPLICA IDENTITY %s;', ln.nspname, leaf.relname,
+       CASE WHEN pk.indexrelid IS NULL THEN 'FULL' ELSE 'DEFAULT' END), E'\\n' ORDER BY leaf.oid)
+     FROM pg_catalog.pg_partition_tree(c.oid) p
+     JOIN pg_catalog.pg_class leaf ON leaf.oid = p.relid JOIN pg_catalog.pg_namespace ln ON ln.oid = leaf.relnamespace
+     LEFT JOIN pg_catalog.pg_index pk ON pk.indrelid = leaf.oid AND pk.indisprimary
+     WHERE p.isleaf AND c.relkind = 'p'
+       AND (leaf.relreplident = 'n' OR leaf.relreplident = 'd' AND pk.indexrelid IS NULL)) AS leaf_fixes
   FROM unnest($1::text[], $2::text[]) WITH ORDINALITY AS w(schema, name, n)
   JOIN pg_catalog.pg_namespace s ON s.nspname = w.schema
   JOIN pg_catalog.pg_class c ON c.relnamespace = s.oid AND c.relname = w.name AND c.relkind IN ('r', 'p', 'v', 'm', 'f')`;

@@ -77,7 +77,7 @@ export class PostgresSnapshot implements SnapshotSource {
         const sql = copySql(columns, leaf, chunkCondition(bounds), lane);
         return (await startCopyOut(session, doing, sql)).data;
       } catch (error) {
-        if (!hasCode(error, 'TIMEOUT') || session.lost || attempt >= LOCK_ATTEMPTS) throw error;
+        if (!hasCode(error, 'TIMEOUT') || session.lost || attempt >= LOCK_ATTEMPTS) throw atSource(error, table);
         await session.query(doing, 'ROLLBACK');
         await new Promise((resolve) => setTimeout(resolve, LOCK_PAUSE_MS));
       }
@@ -108,7 +108,7 @@ export class PostgresSnapshot implements SnapshotSource {
           await lockLayout(session, table, plan.layout);
           break;
         } catch (error) {
-          if (!hasCode(error, 'TIMEOUT') || session.lost || attempt >= LOCK_ATTEMPTS) throw error;
+          if (!hasCode(error, 'TIMEOUT') || session.lost || attempt >= LOCK_ATTEMPTS) throw atSource(error, table);
           await session.query(doing, 'ROLLBACK');
           await new Promise((resolve) => setTimeout(resolve, LOCK_PAUSE_MS));
         }
@@ -139,8 +139,18 @@ export class PostgresSnapshot implements SnapshotSource {
     visibility: readonly string[],
   ): Promise<RowBatch> {
     const request = { table, columns: columnsOf(table, columns), key: columnsOf(table, keyColumns), keys, visibility };
-    return this.#connection.use((session) => fetchByKey(session, request));
+    return this.#connection
+      .use((session) => fetchByKey(session, request))
+      .catch((error: unknown) => {
+        throw atSource(error, table);
+      });
   }
+}
+
+/** An undefined table (42P01) is classified for destinations; here it is the source's. */
+function atSource(error: unknown, table: Table): unknown {
+  if (!hasCode(error, 'DESTINATION_TABLE_MISSING')) return error;
+  return new SluiceError('SOURCE_TABLE_MISSING', `${displayName(table.name)} no longer exists`, { cause: error });
 }
 
 function columnsOf(table: Table, names: readonly string[]): Column[] {

@@ -61,6 +61,18 @@ describe('PostgreSQL preflight', () => {
     expect(await preflight.source(names, { cdc: true })).to.deep.equal([]);
   });
 
+  it('F17: looks at the identity of partitions, which the table does not pass on', async () => {
+    await database.query(`CREATE TABLE parts (id int PRIMARY KEY) PARTITION BY RANGE (id);
+      CREATE TABLE parts_1 PARTITION OF parts FOR VALUES FROM (0) TO (9); CREATE TABLE "Parts 2" PARTITION OF parts DEFAULT;
+      ALTER TABLE "Parts 2" REPLICA IDENTITY NOTHING`);
+    const preflight = new PostgresPreflight(admin);
+    const [one, ...others] = await preflight.source([inPublic('parts')], { cdc: true });
+    expect(others).to.deep.equal([]);
+    expect(one?.fixSql).to.deep.equal(['ALTER TABLE public."Parts 2" REPLICA IDENTITY DEFAULT;']);
+    await database.query(one?.fixSql[0] ?? '');
+    expect(await preflight.source([inPublic('parts')], { cdc: true })).to.deep.equal([]);
+  });
+
   it('names missing tables, views and tables without a key; copies do not need one', async () => {
     const names = ['absent', 'seen', 'nokey'].map(inPublic);
     const preflight = new PostgresPreflight(admin);

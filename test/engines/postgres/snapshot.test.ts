@@ -259,6 +259,14 @@ describe('PostgreSQL snapshots', () => {
       ]);
     });
 
+    it('says that the table is gone at the source', async () => {
+      await database.query('CREATE TABLE gone (id int PRIMARY KEY)');
+      const table = await describeTable(connection, inPublic('gone'));
+      await database.query('DROP TABLE gone');
+      expect(await codeOf(snapshot.fetchRows(table, ['id'], ['id'], [['1']], []))).to.equal('SOURCE_TABLE_MISSING');
+      expect(await codeOf(plan(table))).to.equal('SOURCE_TABLE_MISSING');
+    });
+
     it('thousands of keys by index', async () => {
       const table = await describeTable(connection, inPublic('big'));
       const keys = Array.from({ length: 8000 }, (_, i) => [String(i * 2 + 1)]);
