@@ -93,6 +93,8 @@ export interface ChunkPlan {
   readonly chunks: readonly Chunk[];
   readonly estimatedRows: number | null;
   readonly estimatedBytes: number;
+  /** `ChangeSource.incarnation` when the copy began: another one later starts it again. Absent: no stream. */
+  readonly incarnation?: string;
 }
 
 /**
@@ -170,6 +172,11 @@ export interface StreamHealth {
 export interface ChangeSource {
   /** Compares two positions of this source. Pure. */
   compare(a: Position, b: Position): PositionOrder;
+  /**
+   * The history a position belongs to (PostgreSQL: system and timeline). Pure. After a failover that lost nothing of the
+   * stream it still differs: a chunk may have read what the failover took back.
+   */
+  incarnation(position: Position): string;
   /** For display: the log position as the engine's own tools print it. */
   display(position: Position): string;
   /**
@@ -370,9 +377,10 @@ export interface GroupTransaction {
   append(route: Route, block: Block): Promise<void>;
   /**
    * Stops applying to the mapping's table and opens a backlog that will be folded into it later (pause, failure). Takes
-   * effect with this commit, which the caller routes accordingly.
+   * effect with this commit, which the caller routes accordingly. A mapping that is not live (its first copy runs) ends its copy
+   * instead, which starts anew, and gets nothing until then: null.
    */
-  hold(mappingUid: string): Promise<Route>;
+  hold(mappingUid: string): Promise<Route | null>;
   commit(position: Position): Promise<void>;
   rollback(): Promise<void>;
 }
@@ -462,7 +470,7 @@ export interface CopySession extends FoldSession {
   savePlan(plan: ChunkPlan): Promise<void>;
   /** Ids of chunks that are in. */
   loadedChunks(): Promise<ReadonlySet<number>>;
-  /** Throws away what was loaded (COPY_RESTARTED): empty staging table, no plan, backlog kept. */
+  /** Throws away what was loaded (COPY_RESTARTED): empty staging table, no plan; the whole backlog waits to be folded again. */
   restart(): Promise<void>;
   /** Loads one chunk: rows and the mark that it is in commit together, checked against the copier's epoch. Returns rows. */
   load(chunk: Chunk, rows: RowStream): Promise<number>;

@@ -154,11 +154,7 @@ class FullSync {
         await this.#options.sourceObjects(objects);
         await failpoint('copy.included');
       }
-      const rows = await this.#copy(session, snapshot, table, live, check);
-      this.#report({ phase: 'indexing' });
-      await session.buildKey();
-      await failpoint('copy.key-built');
-      if (stream !== null) await this.#foldToEnd(session, snapshot, table);
+      const rows = await this.#fill(session, snapshot, table, live, check);
       await session.buildIndexes();
       const differing = await this.#swap(session, live !== null);
       await failpoint('copy.swapped');
@@ -179,6 +175,30 @@ class FullSync {
     }
   }
 
+  /** Until the staging table is a state of the source that existed; from the beginning as often as it must be. */
+  async #fill(
+    session: CopySession,
+    snapshot: SnapshotSource,
+    table: Table,
+    live: Table | null,
+    check: SchemaCheck,
+  ): Promise<number> {
+    for (;;) {
+      try {
+        const rows = await this.#copy(session, snapshot, table, live, check);
+        this.#report({ phase: 'indexing' });
+        await session.buildKey();
+        await failpoint('copy.key-built');
+        if (this.#options.stream !== null) await this.#foldToEnd(session, snapshot, table);
+        return rows;
+      } catch (error) {
+        if (!hasCode(error, 'COPY_RESTARTED')) throw error;
+        this.#check();
+        await session.restart();
+      }
+    }
+  }
+
   async #copy(
     session: CopySession,
     snapshot: SnapshotSource,
@@ -189,19 +209,14 @@ class FullSync {
     const columns = check.columns.map((column) => column.source);
     const lane = this.#lane(snapshot, table, live, check);
     if (this.#options.stream === null) return this.#copyWhole(session, snapshot, table, columns, lane);
-    for (;;) {
-      let plan = await session.plan();
-      if (!plan) {
-        plan = await snapshot.planChunks(table, { targetBytes: this.#options.chunkBytes });
-        await session.savePlan(plan);
-      }
-      try {
-        return await this.#copyChunks(session, snapshot, table, plan, columns, lane);
-      } catch (error) {
-        if (!hasCode(error, 'COPY_RESTARTED')) throw error;
-        await session.restart();
-      }
-    }
+    let plan = await session.plan();
+    const incarnation = await this.#incarnation();
+    if (!plan) {
+      plan = await snapshot.planChunks(table, { targetBytes: this.#options.chunkBytes });
+      if (incarnation !== null) plan = { ...plan, incarnation };
+      await session.savePlan(plan);
+    } else if ((plan.incarnation ?? null) !== incarnation) throw otherHistory();
+    return this.#copyChunks(session, snapshot, table, plan, columns, lane);
   }
 
   async #copyChunks(
@@ -277,6 +292,12 @@ class FullSync {
     return rows;
   }
 
+  /** The source's history now; null: no changes are followed. */
+  async #incarnation(): Promise<string | null> {
+    const { changes } = this.#options.source;
+    return this.#options.stream !== null && changes ? changes.incarnation(await changes.end()) : null;
+  }
+
   /** Only past the end position is the staging table a state that existed; until then absent values come from the source. */
   async #foldToEnd(session: CopySession, snapshot: SnapshotSource, table: Table): Promise<void> {
     const changes = this.#options.source.changes;
@@ -296,7 +317,10 @@ class FullSync {
         end = await changes.end();
         continue;
       }
-      if (position !== null && folded === 0 && ['equal', 'after'].includes(changes.compare(position, end))) return;
+      if (position !== null && folded === 0 && ['equal', 'after'].includes(changes.compare(position, end))) {
+        if ((await session.plan())?.incarnation !== changes.incarnation(position)) throw otherHistory();
+        return;
+      }
       if (folded === 0) await pause(50);
     }
   }
@@ -367,6 +391,11 @@ class FullSync {
     this.#progress = { ...this.#progress, ...progress };
     this.#options.progress(this.#progress);
   }
+}
+
+/** A failover: the chunks may hold rows that it took back, and no event will say so (PROTOCOL, The stream). */
+function otherHistory(): SluiceError {
+  return new SluiceError('COPY_RESTARTED', 'the source failed over during the copy');
 }
 
 /** The table's rows are there because of us: an earlier copy, or this one, put them there. */

@@ -76,6 +76,11 @@ export class PostgresChanges implements ChangeSource {
     return this.#lineage.compare(a, b);
   }
 
+  incarnation(position: Position): string {
+    const place = parsePosition(position);
+    return place === null ? position : `${place.systemId}/${place.timeline}`;
+  }
+
   display(position: Position): string {
     const place = parsePosition(position);
     return place === null ? position : displayLsn(place.lsn);

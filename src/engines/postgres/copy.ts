@@ -78,7 +78,10 @@ export class PostgresCopy extends PostgresFold implements CopySession {
 
   async restart(): Promise<void> {
     await this.session.transaction('BEGIN', async () => {
-      await this.#update('start the copy again', 'copy_plan = NULL, is_key_built = false, is_indexed = false');
+      await this.#update(
+        'start the copy again',
+        'copy_plan = NULL, is_key_built = false, is_indexed = false, folded_seq = 0',
+      );
       await this.session.query('discard chunk marks', `DELETE FROM sluice.chunks WHERE mapping_uid = $1`, [
         this.options.mappingUid,
       ]);
