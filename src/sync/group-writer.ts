@@ -42,6 +42,8 @@ export class GroupWriter {
   #applier: GroupApplier | null = null;
   #known: GroupState | null = null;
   #stagedPieces = 0;
+  /** Blocks of the piece in hand that are staged. */
+  #blocksIn = 0;
   #reported = new Map<string, string>();
   #routes: readonly Route[] = [];
 
@@ -80,12 +82,13 @@ export class GroupWriter {
     this.#applier = applier;
     this.#known = applier.state;
     this.#stagedPieces = 0;
+    this.#blocksIn = 0;
     return true;
   }
 
   /** Commits the piece, or stages it when its transaction is not complete. Retries what is transient; throws what is not. */
   async write(piece: ChangePiece): Promise<void> {
-    if (piece.end !== null && this.#has(piece.end)) return;
+    if (piece.end !== null && this.#has(piece.end)) return this.#forgetStaged();
     const { attempts, delayMs } = this.options.retries();
     for (let attempt = 1; ; attempt++) {
       try {
@@ -111,6 +114,13 @@ export class GroupWriter {
     }
   }
 
+  /** The end of a transaction that we have already: its pieces must not go with the next one. */
+  async #forgetStaged(): Promise<void> {
+    if (this.#stagedPieces === 0) return;
+    await this.#session().discardStaged();
+    this.#stagedPieces = 0;
+  }
+
   async close(): Promise<void> {
     const applier = this.#applier;
     this.#applier = null;
@@ -128,12 +138,17 @@ export class GroupWriter {
 
   async #stage(piece: ChangePiece): Promise<void> {
     const applier = this.#session();
+    let block = 0;
     for (const table of piece.tables) {
-      for (const block of encodeBlocks(table, BLOCK_BYTES)) {
-        await applier.stage(block);
+      for (const each of encodeBlocks(table, BLOCK_BYTES)) {
+        // Tried again, it goes on behind the blocks that are in.
+        if (block++ < this.#blocksIn) continue;
+        await applier.stage(each);
         this.#stagedPieces++;
+        this.#blocksIn++;
       }
     }
+    this.#blocksIn = 0;
     await failpoint('stream.piece-staged');
   }
 

@@ -143,6 +143,13 @@ export class PostgresFold implements FoldSession {
     return this.#applier;
   }
 
+  /** The target has new indexes: rows that change the columns of unique ones are applied differently. */
+  protected async forgetTarget(): Promise<void> {
+    await this.#applier?.dropStages();
+    this.#applier = null;
+    this.#described = null;
+  }
+
   protected async describeTarget(): Promise<Table> {
     if (this.#described) return this.#described;
     const [table] = await new PostgresCatalog(this.connection).describe([this.options.target]);
@@ -191,8 +198,9 @@ export class PostgresFold implements FoldSession {
         yield { seq: Number(last), bytes: block, changes: Number(row['changes']) };
       }
     }
+    const transaction = {};
     await fold(blocks(), async (changes): Promise<ApplyCounts> => {
-      const counts = await applier.apply(changes);
+      const counts = await applier.apply(changes, transaction);
       await this.applied(changes, applier);
       return counts;
     });

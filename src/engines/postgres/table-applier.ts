@@ -40,6 +40,8 @@ export class TableApplier {
   readonly #unique: readonly number[];
   #upsertStage: string | null = null;
   #deleteStage: string | null = null;
+  /** The transaction each stage was last loaded in: a second load in it must not meet the rows of the first. */
+  readonly #loadedIn = new Map<string, object>();
 
   /**
    * `table`: the target as it is described now. `columns`: source and target names in the order of the cells.
@@ -84,7 +86,8 @@ export class TableApplier {
     this.#upsertStage ??= await this.#create(this.#upsertColumns().map(declaration));
   }
 
-  async apply(changes: KeyedChanges): Promise<ApplyCounts> {
+  /** `transaction`: any object that stands for the caller's transaction, a new one for each. */
+  async apply(changes: KeyedChanges, transaction: object): Promise<ApplyCounts> {
     const counts: ApplyCounts = { inserted: 0, updated: 0, deleted: 0 };
     const doing = `apply changes to ${displayName(this.#name)}`;
     if (changes.truncate) {
@@ -94,14 +97,14 @@ export class TableApplier {
     }
     const steps: { sql: string; counts: keyof ApplyCounts | null }[] = [];
     if (changes.deleteCount > 0) {
-      const stage = await this.#stageDeletes(changes);
+      const stage = await this.#stageDeletes(changes, transaction);
       steps.push({
         sql: `DELETE FROM ${this.#target} t USING ${stage} s WHERE ${this.#join('t', 's', 'k')}`,
         counts: 'deleted',
       });
     }
     if (changes.upsertCount > 0) {
-      const stage = await this.#stageUpserts(changes);
+      const stage = await this.#stageUpserts(changes, transaction);
       if (changes.hasAbsent) await this.#fillAbsent(changes, stage);
       if (this.#unique.length > 0) steps.push({ sql: this.#deleteMovedUnique(stage), counts: null });
       steps.push({ sql: this.#update(stage), counts: 'updated' }, { sql: this.#insert(stage), counts: 'inserted' });
@@ -133,17 +136,19 @@ export class TableApplier {
     await this.#load(into, this.#deleteColumns(), cells);
   }
 
-  async #stageDeletes(changes: KeyedChanges): Promise<string> {
+  async #stageDeletes(changes: KeyedChanges, transaction: object): Promise<string> {
     const columns = this.#deleteColumns();
     this.#deleteStage ??= await this.#create(columns.map(declaration));
+    await this.#empty(this.#deleteStage, transaction);
     await this.#load(this.#deleteStage, columns, changes.deletes.map(present));
     return this.#deleteStage;
   }
 
-  async #stageUpserts(changes: KeyedChanges): Promise<string> {
+  async #stageUpserts(changes: KeyedChanges, transaction: object): Promise<string> {
     const columns = this.#upsertColumns();
     const width = this.#columns.length;
     this.#upsertStage ??= await this.#create(columns.map(declaration));
+    await this.#empty(this.#upsertStage, transaction);
     if (!changes.hasAbsent) {
       await this.#load(this.#upsertStage, columns.slice(0, width), changes.upserts as readonly Cell[]);
       return this.#upsertStage;
@@ -263,8 +268,16 @@ export class TableApplier {
     const names = [this.#upsertStage, this.#deleteStage].filter((name) => name !== null);
     this.#upsertStage = null;
     this.#deleteStage = null;
+    this.#loadedIn.clear();
     if (names.length > 0)
       await this.#session.run('drop temporary staging tables', [`DROP TABLE IF EXISTS ${names.join(', ')}`]);
+  }
+
+  /** ON COMMIT empties a stage between transactions; within one (a large transaction's pieces, a fold) we do. */
+  async #empty(stage: string, transaction: object): Promise<void> {
+    if (this.#loadedIn.get(stage) === transaction)
+      await this.#session.run('empty a temporary staging table', [`TRUNCATE ${stage}`]);
+    this.#loadedIn.set(stage, transaction);
   }
 
   async #load(stage: string, columns: readonly Column[], cells: readonly Cell[]): Promise<void> {
