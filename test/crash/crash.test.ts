@@ -25,7 +25,7 @@ describe('killed again and again', function () {
   let service: ChildService | null = null;
 
   before(async () => {
-    world = await createWorld({ batch_max_bytes: 128 * 1024, copy_chunk_bytes: 1024 * 1024 });
+    world = await createWorld({ batch_max_bytes: 256 * 1024, copy_chunk_bytes: 1024 * 1024 });
     await createTables(world.source, WRITERS);
   });
   after(async () => {
@@ -40,7 +40,7 @@ describe('killed again and again', function () {
     const mappings: number[] = [];
     for (const table of TABLES)
       mappings.push(await world.map(table, table === 'flags' ? { full_sync_trigger_column: 'resync' } : {}));
-    workload = new Workload(world.source, seed, WRITERS, LONG ? 30 : 60);
+    workload = new Workload(world.source, seed, WRITERS, 250);
     service = await ChildService.start(world);
     for (const mapping of mappings) await world.state(mapping, 'streaming', 60);
     await service.kill();
