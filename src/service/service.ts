@@ -55,6 +55,7 @@ export class Service {
   #fleet: Fleet | null = null;
   #jobsRunner: MappingJobs | null = null;
   #triggers: TriggerColumns | null = null;
+  readonly #knownSources = new Map<number, ResolvedServer>();
   readonly #retirement = new Retirement();
   #watch: StreamWatch | null = null;
   #verification: VerificationSchedule | null = null;
@@ -174,9 +175,9 @@ export class Service {
       if (!('unchanged' in again)) rows = again;
     }
     this.#rows = rows;
-    const resolve = (servers: ReadonlyMap<number, ServerRow>) => resolveAll(servers);
-    const sources = await resolve(rows.sources);
-    const destinations = await resolve(rows.destinations);
+    const sources = await resolveAll(rows.sources);
+    const destinations = await resolveAll(rows.destinations);
+    for (const [id, server] of sources) if (!server.error) this.#knownSources.set(id, server);
     this.#plan = plan({
       installationUid: this.#installationUid,
       sources,
@@ -199,7 +200,8 @@ export class Service {
         fleet: this.#fleet,
         owner: this.#owner,
         logger: this.#logger,
-        sources,
+        // A server deleted together with its mappings is still cleaned up by whoever knew it.
+        sources: this.#knownSources,
         destinations,
         controlServer: this.#controlServer(),
         leaseSeconds: this.#settings.lease_seconds,
@@ -212,11 +214,24 @@ export class Service {
   }
 
   async #startStreams(): Promise<void> {
+    const missing = new Set<string>();
     for (const stream of this.#plan?.streams.values() ?? []) {
       if (this.#stopping || this.#streams.has(stream.stream)) continue;
       const taken = await this.#leases.take(leaseKey(stream.stream), () => void this.#stopStream(stream.stream));
       if (taken) this.#startStream(stream);
+      else missing.add(leaseKey(stream.stream));
     }
+    if (missing.size > 0) await this.#wakeAtExpiry(missing);
+  }
+
+  /** Somebody else holds these leases: if they have died, we look the moment the first one expires, not an interval later. */
+  async #wakeAtExpiry(keys: ReadonlySet<string>): Promise<void> {
+    const expiries = (await this.#control.leases.list())
+      .filter((lease) => keys.has(lease.key))
+      .map((lease) => lease.expiresAt.getTime() - Date.now());
+    const soonest = Math.min(...expiries);
+    if (!Number.isFinite(soonest)) return;
+    setTimeout(() => this.#wake?.(), Math.max(soonest, 0) + WAKE_DELAY_MS).unref();
   }
 
   /** Once per interval, whatever woke the poll. */
@@ -293,11 +308,14 @@ export class Service {
     }
   }
 
-  #enqueue(mapping: PlannedMapping, kind: JobKind): void {
-    const uid = mapping.row.mappingUid;
+  #enqueue(planned: PlannedMapping, kind: JobKind): void {
+    const uid = planned.row.mappingUid;
     const abort = new AbortController();
     const work = async () => {
-      if (this.#stopping || abort.signal.aborted) return;
+      // It may have waited long in the queue: as the row is now, not as it was.
+      const mapping = this.#mapping(uid);
+      if (this.#stopping || abort.signal.aborted || !mapping) return;
+      if (!mapping.enabled && kind !== 'pause') return;
       const key = `mapping:${uid}`;
       const taken = await this.#leases.take(key, () => abort.abort(new SluiceError('FENCED', 'the lease was lost')));
       if (!taken) return;
@@ -310,14 +328,15 @@ export class Service {
     // Pausing and resuming are short and wanted soon; copies and comparisons wait for their turn.
     const queued =
       kind === 'copy' || kind === 'verify'
-        ? this.#queue.add(() => this.#serverQueue(mapping.row.serverId).add(work))
+        ? this.#serverQueue(planned.row.serverId).add(() => this.#queue.add(work))
         : work();
     const done = Promise.resolve(queued)
       .then(() => undefined)
       .catch(async (error: unknown) => {
         const known = toSluiceError(error);
+        if (kind === 'verify') return this.#verification?.failed(planned, known);
         await this.#jobsRunner
-          ?.failed(mapping, known)
+          ?.failed(planned, known)
           .catch((again: unknown) => this.#logger.error('a failure could not be recorded', { error: again }));
       })
       .finally(() => {
