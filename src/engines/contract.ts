@@ -436,6 +436,16 @@ export interface CopyDestination {
   forget(mappingUid: string): Promise<void>;
 }
 
+/**
+ * What is done with the blocks that wait. `apply` changes the table that is folded into; `missing` tells which of some keys have no
+ * row in it now (their places in the list). Both act in the round's transaction.
+ */
+export type FoldWork = (
+  blocks: AsyncIterable<StoredBlock>,
+  apply: (changes: KeyedChanges) => Promise<ApplyCounts>,
+  missing: (keys: readonly (readonly Cell[])[]) => Promise<readonly number[]>,
+) => Promise<void>;
+
 /** Applies a backlog in rounds. Folding and applying are the same code: blocks → collapse → `apply`. */
 export interface FoldSession {
   readonly generation: number;
@@ -448,18 +458,13 @@ export interface FoldSession {
    * One round, one transaction: gives `fold` the blocks that wait, in order, at most about `maxBytes` of them; what `fold`
    * applies and the mark of how far it came commit together. Resolves to the number of blocks folded.
    */
-  round(
-    maxBytes: number,
-    fold: (blocks: AsyncIterable<StoredBlock>, apply: (changes: KeyedChanges) => Promise<ApplyCounts>) => Promise<void>,
-  ): Promise<number>;
+  round(maxBytes: number, fold: FoldWork): Promise<number>;
   /**
    * The last act under the position row's lock: everything left is folded, then (a copy) the staging table replaces the
    * live rows and (always) the route goes to the live table and the backlog is dropped, in one transaction. Locks on tables are
    * waited for at most 1 s: then nothing has happened and `false` is returned; call again.
    */
-  finish(
-    fold: (blocks: AsyncIterable<StoredBlock>, apply: (changes: KeyedChanges) => Promise<ApplyCounts>) => Promise<void>,
-  ): Promise<boolean>;
+  finish(fold: FoldWork): Promise<boolean>;
   close(): Promise<void>;
 }
 

@@ -307,21 +307,18 @@ class FullSync {
     let end = await changes.end();
     for (;;) {
       this.#check();
-      await this.#limitBacklog(session);
-      // Read before the round: the backlog holds everything at or below it.
+      // Both read before the round: the backlog holds everything at or below the position, and one round takes all that waits.
       const position = await session.position();
+      const waiting = await this.#limitBacklog(session);
       const folded = await session.round(ROUND_BYTES, folding.fold);
       await failpoint('copy.folded');
-      if (folding.takeFetched()) {
-        // A fetched value may be newer than `end`: its row is right only once the fold has come to where it was read.
+      if (position !== null && waiting <= ROUND_BYTES && ['equal', 'after'].includes(changes.compare(position, end))) {
+        if (folding.settle()) {
+          if ((await session.plan())?.incarnation !== changes.incarnation(position)) throw otherHistory();
+          return;
+        }
         end = await changes.end();
-        continue;
-      }
-      if (position !== null && folded === 0 && ['equal', 'after'].includes(changes.compare(position, end))) {
-        if ((await session.plan())?.incarnation !== changes.incarnation(position)) throw otherHistory();
-        return;
-      }
-      if (folded === 0) await pause(50);
+      } else if (folded === 0) await pause(50);
     }
   }
 
@@ -368,10 +365,11 @@ class FullSync {
     );
   }
 
-  async #limitBacklog(session: CopySession): Promise<void> {
-    if (this.#options.stream === null) return;
+  /** Bytes that wait to be folded. Throws BACKLOG_FULL. */
+  async #limitBacklog(session: CopySession): Promise<number> {
+    if (this.#options.stream === null) return 0;
     const waiting = await session.backlogBytes();
-    if (waiting <= this.#options.backlogMaxBytes) return;
+    if (waiting <= this.#options.backlogMaxBytes) return waiting;
     throw new SluiceError(
       'BACKLOG_FULL',
       `${waiting} bytes of changes wait for the copy, more than backlog_max_bytes`,

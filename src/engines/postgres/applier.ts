@@ -95,6 +95,8 @@ class PostgresApplier implements GroupApplier {
   #routes: readonly Route[] | null = null;
   #tables = new Map<string, TableApplier>();
   #staged = 0;
+  /** Stands for the transaction under way. */
+  #transaction = {};
 
   constructor(connection: Connection, session: Session, state: GroupState, lockWaitMs: number) {
     this.#connection = connection;
@@ -110,6 +112,7 @@ class PostgresApplier implements GroupApplier {
 
   async begin(): Promise<GroupTransaction> {
     const session = this.#session;
+    this.#transaction = {};
     try {
       const [row] = await pastFrozenHolders(this.#connection, session, this.#lockWaitMs, () =>
         session.query(
@@ -160,9 +163,11 @@ class PostgresApplier implements GroupApplier {
         const statements = [
           `UPDATE sluice.positions SET position = ${quoteLiteral(position)}, updated_at = now() WHERE ${this.#where}`,
         ];
-        if (this.#staged > 0) statements.push(`DELETE FROM sluice.pieces WHERE ${this.#where}`);
+        // A commit that only changes a route stays where it is: the pieces are of the transaction that follows.
+        const isDone = this.#staged > 0 && position !== this.#state.position;
+        if (isDone) statements.push(`DELETE FROM sluice.pieces WHERE ${this.#where}`);
         await session.run('commit changes', [...statements, 'COMMIT']);
-        this.#staged = 0;
+        if (isDone) this.#staged = 0;
         this.#state = { ...this.#state, position };
         if (held) this.#routes = null;
       },
@@ -225,7 +230,7 @@ class PostgresApplier implements GroupApplier {
       table = new TableApplier(this.#session, described, route.columns, route.key);
       this.#tables.set(route.mappingUid, table);
     }
-    return table.apply(changes);
+    return table.apply(changes, this.#transaction);
   }
 
   async #append(route: Route, block: Block): Promise<void> {

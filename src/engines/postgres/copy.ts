@@ -134,18 +134,22 @@ export class PostgresCopy extends PostgresFold implements CopySession {
     );
     if (row?.['is_key_built'] === 't') return;
     const build = this.#keySql();
-    if (build.length > 0) {
-      await this.session.run('make room for the key', [`SET maintenance_work_mem = '256MB'`]);
-      try {
-        await this.session.run('build the key', build);
-      } catch (error) {
-        if (!hasCode(error, 'ROW_REFUSED')) throw error;
-        await this.#dropDuplicates();
-        await this.session.run('build the key', build);
-      }
+    // Key and mark commit together: a copier that dies in between must not find a key it does not know of.
+    const work = () =>
+      this.session.transaction('BEGIN', async () => {
+        if (build.length > 0) {
+          await this.session.run('build the key', [`SET LOCAL maintenance_work_mem = '256MB'`, ...build]);
+        }
+        await this.session.run('gather statistics', [`ANALYZE ${quoteTable(this.options.target)}`]);
+        await this.#update('note that the key is built', 'is_key_built = true');
+      });
+    try {
+      await work();
+    } catch (error) {
+      if (!hasCode(error, 'ROW_REFUSED')) throw error;
+      await this.#dropDuplicates();
+      await work();
     }
-    await this.session.run('gather statistics', [`ANALYZE ${quoteTable(this.options.target)}`]);
-    await this.#update('note that the key is built', 'is_key_built = true');
   }
 
   async buildIndexes(): Promise<void> {
@@ -162,6 +166,7 @@ export class PostgresCopy extends PostgresFold implements CopySession {
       if (statements.length > 0) await this.session.run('build the indexes', statements);
       await this.#update('note that the indexes are built', 'is_indexed = true');
     });
+    await this.forgetTarget();
   }
 
   async compare(): Promise<{ differing: number }> {

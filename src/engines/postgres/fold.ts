@@ -3,7 +3,7 @@ import { SluiceError } from '../../model/errors.ts';
 import type { KeyedChanges } from '../../model/keyed-changes.ts';
 import type { Position } from '../../model/position.ts';
 import { displayName, type Table, type TableName } from '../../model/tables.ts';
-import type { ApplyCounts, FoldSession, Route, StoredBlock } from '../contract.ts';
+import type { ApplyCounts, FoldSession, FoldWork, Route, StoredBlock } from '../contract.ts';
 import { bytesOf } from './applier.ts';
 import { PostgresCatalog } from './catalog.ts';
 import type { Connection, Session } from './connection.ts';
@@ -25,8 +25,6 @@ export interface FoldOptions {
   /** What is folded into: the copy's staging table, or a held mapping's own. */
   readonly target: TableName;
 }
-
-type FoldWork = Parameters<FoldSession['finish']>[0];
 
 /** Locks on tables are waited for this long under the position row's lock; the stream queues behind it (PROTOCOL, A copy, 6). */
 const TABLE_LOCK_WAIT = '1s';
@@ -147,6 +145,13 @@ export class PostgresFold implements FoldSession {
     return this.#applier;
   }
 
+  /** The target has new indexes: rows that change the columns of unique ones are applied differently. */
+  protected async forgetTarget(): Promise<void> {
+    await this.#applier?.dropStages();
+    this.#applier = null;
+    this.#described = null;
+  }
+
   protected async describeTarget(): Promise<Table> {
     if (this.#described) return this.#described;
     const [table] = await new PostgresCatalog(this.connection).describe([this.options.target]);
@@ -195,11 +200,13 @@ export class PostgresFold implements FoldSession {
         yield { seq: Number(last), bytes: block, changes: Number(row['changes']) };
       }
     }
-    await fold(blocks(), async (changes): Promise<ApplyCounts> => {
-      const counts = await applier.apply(changes);
+    const transaction = {};
+    const apply = async (changes: KeyedChanges): Promise<ApplyCounts> => {
+      const counts = await applier.apply(changes, transaction);
       await this.applied(changes, applier);
       return counts;
-    });
+    };
+    await fold(blocks(), apply, (keys) => applier.missing(keys));
     if (count > 0) {
       await session.query(
         'mark how far the backlog was folded',

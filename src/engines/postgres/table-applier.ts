@@ -9,6 +9,7 @@ import type { KeyedChanges } from '../../model/keyed-changes.ts';
 import { displayName, type Column, type Table, type TableName } from '../../model/tables.ts';
 import type { ApplyCounts, RouteColumn } from '../contract.ts';
 import type { Session } from './connection.ts';
+import { keyText } from './fetch.ts';
 import { loadRows } from './loader.ts';
 import { quoteIdentifier, quoteTable } from './sql.ts';
 
@@ -40,6 +41,8 @@ export class TableApplier {
   readonly #unique: readonly number[];
   #upsertStage: string | null = null;
   #deleteStage: string | null = null;
+  /** The transaction each stage was last loaded in: a second load in it must not meet the rows of the first. */
+  readonly #loadedIn = new Map<string, object>();
   #absentStage: string | null = null;
 
   /**
@@ -86,7 +89,8 @@ export class TableApplier {
     this.#absentStage ??= await this.#createAbsent();
   }
 
-  async apply(changes: KeyedChanges): Promise<ApplyCounts> {
+  /** `transaction`: any object that stands for the caller's transaction, a new one for each. */
+  async apply(changes: KeyedChanges, transaction: object): Promise<ApplyCounts> {
     const counts: ApplyCounts = { inserted: 0, updated: 0, deleted: 0 };
     const doing = `apply changes to ${displayName(this.#name)}`;
     if (changes.truncate) {
@@ -96,15 +100,15 @@ export class TableApplier {
     }
     const steps: { sql: string; counts: keyof ApplyCounts | null }[] = [];
     if (changes.deleteCount > 0) {
-      const stage = await this.#stageDeletes(changes);
+      const stage = await this.#stageDeletes(changes, transaction);
       steps.push({
         sql: `DELETE FROM ${this.#target} t USING ${stage} s WHERE ${this.#join('t', 's', 'k')}`,
         counts: 'deleted',
       });
     }
     if (changes.upsertCount > 0) {
-      const stage = await this.#stageUpserts(changes);
-      if (changes.hasAbsent) await this.#fillAbsent(changes, stage);
+      const stage = await this.#stageUpserts(changes, transaction);
+      if (changes.hasAbsent) await this.#fillAbsent(changes, stage, transaction);
       if (this.#unique.length > 0) steps.push({ sql: this.#deleteMovedUnique(stage), counts: null });
       steps.push({ sql: this.#update(stage), counts: 'updated' }, { sql: this.#insert(stage), counts: 'inserted' });
     }
@@ -124,6 +128,21 @@ export class TableApplier {
     return counts;
   }
 
+  /** Places of those keys that have no row in the table. */
+  async missing(keys: readonly (readonly Cell[])[]): Promise<number[]> {
+    // One array a key column: the statement stays the same however many keys there are (invariant 11).
+    const arrays = this.#key.map((column, i) => keys.map((cells) => keyText(cells[i] ?? null, column)));
+    const given = this.#key.map((column, i) => `$${i + 1}::text[]::${column.nativeType}[]`).join(', ');
+    const names = this.#key.map((_, i) => `k${i + 1}`).join(', ');
+    const rows = await this.#session.query(
+      `look for rows of ${displayName(this.#name)}`,
+      `SELECT s.place FROM unnest(${given}) WITH ORDINALITY AS s(${names}, place)
+        WHERE NOT EXISTS (SELECT FROM ${this.#target} t WHERE ${this.#join('t', 's', 'k')})`,
+      arrays,
+    );
+    return rows.map((row) => Number(row['place']) - 1);
+  }
+
   /** Adds the keys of `changes` to a table of keys (`k1 …`): which keys a fold touched since a comparison began. */
   async recordKeys(changes: KeyedChanges, into: string): Promise<void> {
     const cells: Cell[] = [];
@@ -135,16 +154,18 @@ export class TableApplier {
     await this.#load(into, this.#deleteColumns(), cells);
   }
 
-  async #stageDeletes(changes: KeyedChanges): Promise<string> {
+  async #stageDeletes(changes: KeyedChanges, transaction: object): Promise<string> {
     const columns = this.#deleteColumns();
     this.#deleteStage ??= await this.#create(columns.map(declaration));
+    await this.#empty(this.#deleteStage, transaction);
     await this.#load(this.#deleteStage, columns, changes.deletes.map(present));
     return this.#deleteStage;
   }
 
-  async #stageUpserts(changes: KeyedChanges): Promise<string> {
+  async #stageUpserts(changes: KeyedChanges, transaction: object): Promise<string> {
     const columns = this.#upsertColumns();
     this.#upsertStage ??= await this.#create(columns.map(declaration));
+    await this.#empty(this.#upsertStage, transaction);
     const cells = changes.hasAbsent
       ? changes.upserts.map((cell) => cell ?? null)
       : (changes.upserts as readonly Cell[]);
@@ -153,8 +174,9 @@ export class TableApplier {
   }
 
   /** Notes which upserts have absent cells, and the key under which the target has them; returns how many there are. */
-  async #stageAbsent(changes: KeyedChanges): Promise<{ stage: string; rows: number }> {
+  async #stageAbsent(changes: KeyedChanges, transaction: object): Promise<{ stage: string; rows: number }> {
     this.#absentStage ??= await this.#createAbsent();
+    await this.#empty(this.#absentStage, transaction);
     const width = this.#columns.length;
     const cells: Cell[] = [];
     let rows = 0;
@@ -198,7 +220,7 @@ export class TableApplier {
   }
 
   /** Absent values come from the row under the old key, read before it is deleted (PROTOCOL, Changes). */
-  async #fillAbsent(changes: KeyedChanges, stage: string): Promise<void> {
+  async #fillAbsent(changes: KeyedChanges, stage: string, transaction: object): Promise<void> {
     const width = this.#columns.length;
     const columns = new Set<number>();
     changes.upserts.forEach((cell, at) => {
@@ -208,7 +230,7 @@ export class TableApplier {
       const column = this.#columns[at];
       return `c${at + 1} = CASE WHEN substr(a.absent, ${at + 1}, 1) = '1' THEN t.${quoteIdentifier(column?.name ?? '')} ELSE s.c${at + 1} END`;
     });
-    const absent = await this.#stageAbsent(changes);
+    const absent = await this.#stageAbsent(changes, transaction);
     const own = this.#keyAt.map((at, i) => `a.n${i + 1} = s.c${at + 1}`).join(' AND ');
     const [filled = 0] = await this.#session.run(`read unchanged values of ${displayName(this.#name)}`, [
       `UPDATE ${stage} s SET ${set.join(', ')} FROM ${absent.stage} a, ${this.#target} t WHERE ${own} AND ${this.#join('t', 'a', 'k')}`,
@@ -277,9 +299,17 @@ export class TableApplier {
     const names = [this.#upsertStage, this.#deleteStage, this.#absentStage].filter((name) => name !== null);
     this.#upsertStage = null;
     this.#deleteStage = null;
+    this.#loadedIn.clear();
     this.#absentStage = null;
     if (names.length > 0)
       await this.#session.run('drop temporary staging tables', [`DROP TABLE IF EXISTS ${names.join(', ')}`]);
+  }
+
+  /** ON COMMIT empties a stage between transactions; within one (a large transaction's pieces, a fold) we do. */
+  async #empty(stage: string, transaction: object): Promise<void> {
+    if (this.#loadedIn.get(stage) === transaction)
+      await this.#session.run('empty a temporary staging table', [`TRUNCATE ${stage}`]);
+    this.#loadedIn.set(stage, transaction);
   }
 
   async #load(stage: string, columns: readonly Column[], cells: readonly Cell[]): Promise<void> {
