@@ -108,6 +108,7 @@ async function fetchAbsent(
   }
   return {
     ...changes,
+    newCount: 0, // a fold meets rows that the copy has read already
     upserts: missing.size === 0 ? upserts : upserts.filter((_, i) => !missing.has(Math.floor(i / width))),
     upsertCount: changes.upsertCount - missing.size,
     bases: new Map(),

@@ -10,7 +10,7 @@ import { backlogTable, createBacklogSql } from './home.ts';
 import { pastFrozenHolders, sessionId } from './locks.ts';
 import { ROUTE_COLUMNS, routeOf } from './routes.ts';
 import { quoteLiteral, quoteTable } from './sql.ts';
-import { APPLY_SETTINGS, TableApplier } from './table-applier.ts';
+import { APPLY_SETTINGS, beginApplying, TableApplier } from './table-applier.ts';
 
 /** As `Destination.takeGroup`. */
 export async function takeGroup(
@@ -137,6 +137,7 @@ class PostgresApplier implements GroupApplier {
       await this.#rollback();
       throw error;
     }
+    beginApplying(session);
     const routes = this.#routes ?? [];
     let held: Map<string, Route> | null = null;
     return {
@@ -218,7 +219,7 @@ class PostgresApplier implements GroupApplier {
           },
         );
       }
-      table = new TableApplier(this.#session, described, route.columns, route.key);
+      table = new TableApplier(this.#session, described, route.columns, route.key, true);
       this.#tables.set(route.mappingUid, table);
     }
     return table.apply(changes);
