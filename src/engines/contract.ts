@@ -215,7 +215,7 @@ export interface ReadOptions {
    * whole pieces (never apply a change twice: a key that has moved on would not be found under its old name).
    */
   readonly breakAt?: readonly Position[];
-  /** A piece is handed out when it holds this many changes, or … */
+  /** A piece is handed out when it holds this many changes (it grows beyond while nobody asks for it), or … */
   readonly maxChanges: number;
   /** … this many bytes (a piece may end inside a transaction then), or when nothing more is waiting at the source. */
   readonly maxBytes: number;

@@ -242,7 +242,9 @@ class FullSync {
     const worker = async () => {
       for (let chunk = waiting.shift(); chunk && failed === null; chunk = waiting.shift()) {
         try {
-          rows += await this.#copyChunk(session, snapshot, table, plan.layout, chunk, columns, lane);
+          // Not `rows += await …`: that would add to what `rows` was before other workers went on.
+          const loaded = await this.#copyChunk(session, snapshot, table, plan.layout, chunk, columns, lane);
+          rows += loaded;
           await failpoint('copy.chunk-loaded');
           this.#report({ rows, chunksDone: this.#progress.chunksDone + 1 });
           await this.#limitBacklog(session);

@@ -10,7 +10,7 @@ import { backlogTable, createBacklogSql } from './home.ts';
 import { pastFrozenHolders, sessionId } from './locks.ts';
 import { ROUTE_COLUMNS, routeOf } from './routes.ts';
 import { quoteLiteral, quoteTable } from './sql.ts';
-import { APPLY_SETTINGS, TableApplier } from './table-applier.ts';
+import { APPLY_SETTINGS, beginApplying, TableApplier } from './table-applier.ts';
 
 /** As `Destination.takeGroup`. */
 export async function takeGroup(
@@ -95,8 +95,6 @@ class PostgresApplier implements GroupApplier {
   #routes: readonly Route[] | null = null;
   #tables = new Map<string, TableApplier>();
   #staged = 0;
-  /** Stands for the transaction under way. */
-  #transaction = {};
 
   constructor(connection: Connection, session: Session, state: GroupState, lockWaitMs: number) {
     this.#connection = connection;
@@ -112,7 +110,6 @@ class PostgresApplier implements GroupApplier {
 
   async begin(): Promise<GroupTransaction> {
     const session = this.#session;
-    this.#transaction = {};
     try {
       const [row] = await pastFrozenHolders(this.#connection, session, this.#lockWaitMs, () =>
         session.query(
@@ -140,6 +137,7 @@ class PostgresApplier implements GroupApplier {
       await this.#rollback();
       throw error;
     }
+    beginApplying(session);
     const routes = this.#routes ?? [];
     let held: Map<string, Route | null> | null = null;
     return {
@@ -227,10 +225,10 @@ class PostgresApplier implements GroupApplier {
           },
         );
       }
-      table = new TableApplier(this.#session, described, route.columns, route.key);
+      table = new TableApplier(this.#session, described, route.columns, route.key, true);
       this.#tables.set(route.mappingUid, table);
     }
-    return table.apply(changes, this.#transaction);
+    return table.apply(changes);
   }
 
   async #append(route: Route, block: Block): Promise<void> {

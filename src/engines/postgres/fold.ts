@@ -11,7 +11,7 @@ import { sqlState } from './errors.ts';
 import { backlogTable } from './home.ts';
 import { isLockFailure, pastFrozenHolders } from './locks.ts';
 import { quoteTable } from './sql.ts';
-import { TableApplier } from './table-applier.ts';
+import { beginApplying, TableApplier } from './table-applier.ts';
 
 export interface FoldOptions {
   readonly mappingUid: string;
@@ -140,7 +140,13 @@ export class PostgresFold implements FoldSession {
   protected async prepareApplier(): Promise<TableApplier> {
     if (this.#applier) return this.#applier;
     const described = await this.describeTarget();
-    this.#applier = new TableApplier(this.session, described, this.options.route.columns, this.options.route.key);
+    this.#applier = new TableApplier(
+      this.session,
+      described,
+      this.options.route.columns,
+      this.options.route.key,
+      false,
+    );
     await this.#applier.prepare();
     return this.#applier;
   }
@@ -180,6 +186,7 @@ export class PostgresFold implements FoldSession {
 
   async #foldWaiting(folded: string, maxBytes: number, fold: FoldWork): Promise<number> {
     const applier = await this.prepareApplier();
+    beginApplying(this.session);
     let count = 0;
     let last = folded;
     let bytes = 0;
@@ -200,9 +207,8 @@ export class PostgresFold implements FoldSession {
         yield { seq: Number(last), bytes: block, changes: Number(row['changes']) };
       }
     }
-    const transaction = {};
     const apply = async (changes: KeyedChanges): Promise<ApplyCounts> => {
-      const counts = await applier.apply(changes, transaction);
+      const counts = await applier.apply(changes);
       await this.applied(changes, applier);
       return counts;
     };
