@@ -117,6 +117,46 @@ export class MappingStates {
     });
   }
 
+  /** Why changes of mappings that are served do not arrive; their state stays. One statement per 1000. */
+  async note(mappingUids: readonly string[], error: SluiceError): Promise<void> {
+    await this.#notes(mappingUids, (queries) => ({
+      error_code: error.code,
+      error_message: storable(error.message),
+      error_hint: error.hint === null ? null : storable(error.hint),
+      updated_at: this.#context.now(queries),
+    }));
+  }
+
+  /** Takes back what `note` said, unless something else was said since. */
+  async clear(mappingUids: readonly string[], code: ErrorCode): Promise<void> {
+    await this.#notes(
+      mappingUids,
+      (queries) => ({
+        error_code: null,
+        error_message: null,
+        error_hint: null,
+        updated_at: this.#context.now(queries),
+      }),
+      code,
+    );
+  }
+
+  async #notes(
+    mappingUids: readonly string[],
+    change: (queries: Queries) => Record<string, unknown>,
+    code?: ErrorCode,
+  ): Promise<void> {
+    for (let at = 0; at < mappingUids.length; at += CHUNK) {
+      await this.#context.run('write what keeps mappings from changes', (queries) => {
+        const query = queries(TABLE)
+          .whereIn('mapping_uid', mappingUids.slice(at, at + CHUNK))
+          .where('state', 'streaming')
+          .update(change(queries));
+        return code === undefined ? query : query.where('error_code', code);
+      });
+    }
+  }
+
   /** Adds what streams did since the last flush: one statement per 1000 mappings. */
   async addCounters(rows: readonly CounterRow[]): Promise<void> {
     for (let at = 0; at < rows.length; at += CHUNK) {
