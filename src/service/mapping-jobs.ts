@@ -108,7 +108,7 @@ export class MappingJobs {
       }
       await control.requests.finish(request.requestId, { outcome: 'completed', rowsCopied: rows });
       await run.finish('COMPLETED', { recordsProcessed: rows, phase: 'done' });
-      await this.#setState(mapping, mapping.stream === null ? 'idle' : 'streaming');
+      await this.#served(mapping, isServed);
       await control.journal.resolveErrors({ mappingId });
       const durationMs = performance.now() - startedAt;
       await control.journal.log([
@@ -262,7 +262,8 @@ export class MappingJobs {
   async #leftBehind(mapping: PlannedMapping, route: Route | null): Promise<boolean> {
     const { control, fleet } = this.#options;
     const { mappingId, mappingUid, state } = mapping.row;
-    if (!state || state.personHash === null || state.personHash === mapping.row.personHash) return false;
+    // Never placed: there is nothing to leave.
+    if (!state || state.destDatabase === null) return false;
     const isElsewhere =
       state.destServerId !== mapping.row.destServerId ||
       state.destDatabase !== mapping.destination.database ||
@@ -281,7 +282,7 @@ export class MappingJobs {
     }
     await control.requests.cancel(mappingUid);
     await control.requests.create({ mappingId, mappingUid, reason: isElsewhere ? 'initial' : 'schema_change' });
-    await this.#setState(mapping, state.state === 'paused' || state.state === 'failed' ? 'new' : state.state);
+    await this.#setState(mapping, 'new');
     return true;
   }
 
@@ -298,15 +299,26 @@ export class MappingJobs {
     const retries = error.retry === 'backoff' && attempts <= settings().max_retry_attempts;
     const isNew = await this.#journal(mapping, error);
     if (isNew) logger.error('mapping failed', { mapping: mapping.label, error });
-    await control.states.set(
-      mapping.row.mappingUid,
-      error.code === 'GAP' || error.code === 'BACKLOG_FULL' ? 'gap' : 'failed',
-      {
-        error: { code: error.code, message: error.message, hint: error.hint },
-        attempts,
-        retryInSeconds: retries ? settings().retry_delay_seconds : settings().failed_retry_minutes * 60,
-      },
-    );
+    const isGap = hasCode(error, 'GAP', 'BACKLOG_FULL');
+    const retryInSeconds = retries ? settings().retry_delay_seconds : settings().failed_retry_minutes * 60;
+    await control.states.set(mapping.row.mappingUid, isGap ? 'gap' : 'failed', {
+      error: { code: error.code, message: error.message, hint: error.hint },
+      attempts,
+      // Nothing but a copy mends a gap, and `on_gap` says who asks for it.
+      retryInSeconds: isGap ? null : retryInSeconds,
+      personHash: mapping.row.personHash,
+    });
+  }
+
+  /** The table is served, unless its group met a gap in the moment since: then that is what counts. */
+  async #served(mapping: PlannedMapping, wasServed: boolean): Promise<void> {
+    if (mapping.stream === null) return this.#setState(mapping, 'idle');
+    const [state] =
+      (await this.#options.fleet.database(mapping.destination).destination?.copies.states([mapping.row.mappingUid])) ??
+      [];
+    if (!state?.route?.live) return;
+    if (!wasServed) await this.#setState(mapping, 'copying');
+    await this.#setState(mapping, 'streaming');
   }
 
   /** F66: the swap committed, and the process died before the request was finished: no second copy. */

@@ -85,7 +85,12 @@ export class GroupWriter {
 
   /** Commits the piece, or stages it when its transaction is not complete. Retries what is transient; throws what is not. */
   async write(piece: ChangePiece): Promise<void> {
-    if (piece.end !== null && this.#has(piece.end)) return;
+    if (piece.end !== null && this.#has(piece.end)) {
+      // The beginning of a transaction does not say where it ends: what was kept of one that is here already is not applied again.
+      if (this.#stagedPieces > 0) await this.#session().discardStaged();
+      this.#stagedPieces = 0;
+      return;
+    }
     const { attempts, delayMs } = this.options.retries();
     for (let attempt = 1; ; attempt++) {
       try {

@@ -453,6 +453,8 @@ class PostgresChangeReader implements ChangeReader {
   #handedOut: bigint;
   /** The last piece handed out ends inside a transaction. */
   #inside = false;
+  /** A piece of the transaction being decoded was made already: its end must be handed out even if nothing more is in it. */
+  #begun = false;
   #acknowledged: bigint;
   /** Where the server is while nothing of ours happens. */
   #idle: bigint | null = null;
@@ -553,7 +555,8 @@ class PostgresChangeReader implements ChangeReader {
     if (this.#breaks.length > 0 && buffer[start] === BEGIN) this.#breakBefore(buffer.readBigUInt64BE(start + 1));
     const step = decoder.decode(buffer, start, end);
     if (step === Step.None) return;
-    if (step === Step.Commit && decoder.changes === 0) {
+    if (step === Step.Commit && this.#begun) this.#cut(true);
+    else if (step === Step.Commit && decoder.changes === 0) {
       // Nothing of ours in it (servers before 15 send empty transactions): it is progress, not a piece.
       const taken = decoder.takeCompleted();
       if (taken?.end) this.#idle = taken.end;
@@ -574,8 +577,14 @@ class PostgresChangeReader implements ChangeReader {
   /** Makes pieces of what was decoded: of completed transactions first, then of a transaction too large for memory. */
   #cut(atCommit: boolean): void {
     const completed = this.#decoder.takeCompleted();
-    if (completed) this.#enqueue(completed);
-    if (!atCommit && this.#decoder.bytes >= this.#options.maxBytes) this.#enqueue(this.#decoder.takeOpen());
+    if (completed) {
+      this.#enqueue(completed);
+      this.#begun = false;
+    }
+    if (!atCommit && this.#decoder.bytes >= this.#options.maxBytes) {
+      this.#enqueue(this.#decoder.takeOpen());
+      this.#begun = true;
+    }
   }
 
   #enqueue(taken: Taken): void {

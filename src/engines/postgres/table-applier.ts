@@ -40,6 +40,7 @@ export class TableApplier {
   readonly #unique: readonly number[];
   #upsertStage: string | null = null;
   #deleteStage: string | null = null;
+  #absentStage: string | null = null;
 
   /**
    * `table`: the target as it is described now. `columns`: source and target names in the order of the cells.
@@ -82,6 +83,7 @@ export class TableApplier {
   async prepare(): Promise<void> {
     this.#deleteStage ??= await this.#create(this.#deleteColumns().map(declaration));
     this.#upsertStage ??= await this.#create(this.#upsertColumns().map(declaration));
+    this.#absentStage ??= await this.#createAbsent();
   }
 
   async apply(changes: KeyedChanges): Promise<ApplyCounts> {
@@ -142,30 +144,30 @@ export class TableApplier {
 
   async #stageUpserts(changes: KeyedChanges): Promise<string> {
     const columns = this.#upsertColumns();
-    const width = this.#columns.length;
     this.#upsertStage ??= await this.#create(columns.map(declaration));
-    if (!changes.hasAbsent) {
-      await this.#load(this.#upsertStage, columns.slice(0, width), changes.upserts as readonly Cell[]);
-      return this.#upsertStage;
-    }
-    const cells: Cell[] = [];
-    for (let row = 0; row < changes.upsertCount; row++) {
-      let absent = '';
-      for (let c = 0; c < width; c++) {
-        const cell = changes.upserts[row * width + c];
-        absent += cell === undefined ? '1' : '0';
-        cells.push(cell ?? null);
-      }
-      const incomplete = absent.includes('1');
-      cells.push(incomplete ? absent : null);
-      const base = changes.bases.get(row);
-      for (let k = 0; k < this.#keyAt.length; k++) {
-        if (!incomplete) cells.push(null);
-        else cells.push(present(base ? base[k] : changes.upserts[row * width + (this.#keyAt[k] ?? 0)]));
-      }
-    }
+    const cells = changes.hasAbsent
+      ? changes.upserts.map((cell) => cell ?? null)
+      : (changes.upserts as readonly Cell[]);
     await this.#load(this.#upsertStage, columns, cells);
     return this.#upsertStage;
+  }
+
+  /** Notes which upserts have absent cells, and the key under which the target has them; returns how many there are. */
+  async #stageAbsent(changes: KeyedChanges): Promise<{ stage: string; rows: number }> {
+    this.#absentStage ??= await this.#createAbsent();
+    const width = this.#columns.length;
+    const cells: Cell[] = [];
+    let rows = 0;
+    for (let row = 0; row < changes.upsertCount; row++) {
+      let absent = '';
+      for (let c = 0; c < width; c++) absent += changes.upserts[row * width + c] === undefined ? '1' : '0';
+      if (!absent.includes('1')) continue;
+      rows++;
+      const key = this.#keyAt.map((at) => present(changes.upserts[row * width + at]));
+      cells.push(absent, ...key, ...(changes.bases.get(row)?.map(present) ?? key));
+    }
+    await this.#load(this.#absentStage, this.#absentColumns(), cells);
+    return { stage: this.#absentStage, rows };
   }
 
   /** k1 …: a key. */
@@ -173,36 +175,48 @@ export class TableApplier {
     return this.#key.map((column, i) => ({ ...column, name: `k${i + 1}` }));
   }
 
-  /** c1 …: the row; `absent`: which of its cells are (text of 0 and 1), NULL for none; k1 …: the key it had before. */
+  /** c1 …: the row, and nothing else: a table may have as many columns as the server allows. */
   #upsertColumns(): Column[] {
+    return this.#columns.map((column, i) => ({ ...column, name: `c${i + 1}` }));
+  }
+
+  /** `absent`: which of a row's cells are (text of 0 and 1); n1 …: its key; k1 …: the key it had before. */
+  #absentColumns(): Column[] {
     return [
-      ...this.#columns.map((column, i) => ({ ...column, name: `c${i + 1}` })),
       { ...textColumn, name: 'absent' },
+      ...this.#key.map((column, i) => ({ ...column, name: `n${i + 1}` })),
       ...this.#deleteColumns(),
     ];
+  }
+
+  /** With an index on the row's key, by which the upserts find their entry. */
+  #createAbsent(): Promise<string> {
+    return this.#create([
+      ...this.#absentColumns().map(declaration),
+      `PRIMARY KEY (${this.#key.map((_, i) => `n${i + 1}`).join(', ')})`,
+    ]);
   }
 
   /** Absent values come from the row under the old key, read before it is deleted (PROTOCOL, Changes). */
   async #fillAbsent(changes: KeyedChanges, stage: string): Promise<void> {
     const width = this.#columns.length;
-    const incomplete = new Set<number>();
     const columns = new Set<number>();
     changes.upserts.forEach((cell, at) => {
-      if (cell !== undefined) return;
-      incomplete.add(Math.floor(at / width));
-      columns.add(at % width);
+      if (cell === undefined) columns.add(at % width);
     });
     const set = [...columns].map((at) => {
       const column = this.#columns[at];
-      return `c${at + 1} = CASE WHEN substr(s.absent, ${at + 1}, 1) = '1' THEN t.${quoteIdentifier(column?.name ?? '')} ELSE s.c${at + 1} END`;
+      return `c${at + 1} = CASE WHEN substr(a.absent, ${at + 1}, 1) = '1' THEN t.${quoteIdentifier(column?.name ?? '')} ELSE s.c${at + 1} END`;
     });
+    const absent = await this.#stageAbsent(changes);
+    const own = this.#keyAt.map((at, i) => `a.n${i + 1} = s.c${at + 1}`).join(' AND ');
     const [filled = 0] = await this.#session.run(`read unchanged values of ${displayName(this.#name)}`, [
-      `UPDATE ${stage} s SET ${set.join(', ')} FROM ${this.#target} t WHERE s.absent IS NOT NULL AND ${this.#join('t', 's', 'k')}`,
+      `UPDATE ${stage} s SET ${set.join(', ')} FROM ${absent.stage} a, ${this.#target} t WHERE ${own} AND ${this.#join('t', 'a', 'k')}`,
     ]);
-    if (filled !== incomplete.size) {
+    if (filled !== absent.rows) {
       throw new SluiceError(
         'SCHEMA_CHANGED',
-        `${incomplete.size - filled} updated rows are not in ${displayName(this.#name)}, so their unchanged large values are unknown`,
+        `${absent.rows - filled} updated rows are not in ${displayName(this.#name)}, so their unchanged large values are unknown`,
         {
           hint: 'Rows were removed from the destination by someone else. Set is_full_sync = 1 to copy the table again.',
         },
@@ -260,9 +274,10 @@ export class TableApplier {
 
   /** Frees its temporary tables; they are made again when needed. */
   async dropStages(): Promise<void> {
-    const names = [this.#upsertStage, this.#deleteStage].filter((name) => name !== null);
+    const names = [this.#upsertStage, this.#deleteStage, this.#absentStage].filter((name) => name !== null);
     this.#upsertStage = null;
     this.#deleteStage = null;
+    this.#absentStage = null;
     if (names.length > 0)
       await this.#session.run('drop temporary staging tables', [`DROP TABLE IF EXISTS ${names.join(', ')}`]);
   }

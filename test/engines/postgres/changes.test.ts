@@ -458,6 +458,16 @@ describe('PostgreSQL change stream', () => {
       expect((text as Uint8Array).length).to.equal(40_000_000);
       expect((bytes as Uint8Array).length).to.equal(10_000_000);
     });
+
+    it('F33: a transaction whose last change fills a piece ends without waiting for another', async () => {
+      const start = await follow('CREATE TABLE t (id int PRIMARY KEY, v text)');
+      const stream = await read(start, { maxBytes: 1 << 20 });
+      await db.query(`INSERT INTO t VALUES (1, repeat('x', 2000000))`);
+      const piece = await stream.next((each) => each.changes > 0);
+      expect(piece.end).to.equal(null);
+      const last = await stream.next((each) => each.end !== null);
+      expect(last).to.include({ changes: 0, transactions: 1 });
+    });
   });
 
   describe('include', () => {
