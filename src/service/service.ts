@@ -8,6 +8,7 @@ import {
   resolveSecrets,
   thisProcess,
   type ControlDatabase,
+  type MappingStateRow,
   type PlanRows,
   type ServerRow,
   type Settings,
@@ -68,6 +69,8 @@ export class Service {
   #installationUid = '';
   #plan: Plan | null = null;
   #rows: PlanRows | null = null;
+  /** On performance.now(). */
+  #rowsReadAt = 0;
   #configFingerprint: string | null = null;
   #reported = new Map<string, string>();
   #stopping = false;
@@ -179,6 +182,7 @@ export class Service {
       if (!('unchanged' in again)) rows = again;
     }
     this.#rows = rows;
+    this.#rowsReadAt = performance.now();
     const resolve = (servers: ReadonlyMap<number, ServerRow>) => resolveAll(servers);
     const sources = await resolve(rows.sources);
     const destinations = await resolve(rows.destinations);
@@ -273,7 +277,7 @@ export class Service {
   #wantedJob(mapping: PlannedMapping): JobKind | null {
     const { state, running, queued, initialSync, onGap, personHash } = mapping.row;
     if (this.#stopping || this.#jobs.has(mapping.row.mappingUid) || !state) return null;
-    const retryWaits = state.retryAt !== null && !this.#isDue(state.retryAt) && state.personHash === personHash;
+    const retryWaits = state.retryInMs !== null && !this.#isDue(state) && state.personHash === personHash;
     if (!mapping.enabled) return state.state === 'paused' || state.state === 'gap' ? null : 'pause';
     const isOpen = running !== null || queued?.confirmed === true;
     if (isOpen && !(running !== null && retryWaits)) return 'copy';
@@ -550,16 +554,13 @@ export class Service {
     };
   }
 
-  /** A retry's time is told by the control database's clock; ours only says when to ask again. */
+  /** A retry's time is told by the control database's clock, and how long that is by our monotonic one: a clock that is set changes nothing (F56). */
   #retryIsDue(): boolean {
-    return (
-      this.#rows?.mappings.some((mapping) => mapping.state?.retryAt != null && this.#isDue(mapping.state.retryAt)) ??
-      false
-    );
+    return this.#rows?.mappings.some(({ state }) => state?.retryInMs != null && this.#isDue(state)) ?? false;
   }
 
-  #isDue(at: Date): boolean {
-    return at.getTime() <= Date.now();
+  #isDue(state: MappingStateRow): boolean {
+    return state.retryInMs !== null && this.#rowsReadAt + state.retryInMs <= performance.now();
   }
 
   #lookSoon(ms = WAKE_DELAY_MS): void {

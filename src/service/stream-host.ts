@@ -72,7 +72,7 @@ export class StreamHost {
     let backoff = 1000;
     try {
       while (!this.#stopped) {
-        const startedAt = Date.now();
+        const startedAt = performance.now();
         try {
           await this.#reconcile();
           this.#stream = this.#make();
@@ -84,7 +84,7 @@ export class StreamHost {
             logger.warn('change stream has a newer owner', { error: known });
             return;
           }
-          if (Date.now() - startedAt > MAX_BACKOFF_MS) backoff = 1000;
+          if (performance.now() - startedAt > MAX_BACKOFF_MS) backoff = 1000;
           await this.#failed(known);
           await this.#pause(backoff * (0.75 + Math.random() / 2));
           backoff = Math.min(MAX_BACKOFF_MS, backoff * 2);

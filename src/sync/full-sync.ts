@@ -403,7 +403,7 @@ function isOurs(state: GenerationState | undefined, requestId: number): boolean 
 class Throttle {
   readonly #perSecond: number | null;
   readonly #chunkBytes: number;
-  #next = Date.now();
+  #next = performance.now();
 
   constructor(perSecond: number | null, chunkBytes: number) {
     this.#perSecond = perSecond;
@@ -412,8 +412,8 @@ class Throttle {
 
   async wait(): Promise<void> {
     if (this.#perSecond === null || this.#perSecond <= 0) return;
-    this.#next = Math.max(this.#next, Date.now()) + (this.#chunkBytes / this.#perSecond) * 1000;
-    await pause(this.#next - Date.now());
+    this.#next = Math.max(this.#next, performance.now()) + (this.#chunkBytes / this.#perSecond) * 1000;
+    await pause(this.#next - performance.now());
   }
 }
 
