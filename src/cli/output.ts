@@ -55,7 +55,8 @@ export class Output {
   /** A picture of several lines, over the last one. Only where `interactive`. */
   repaint(lines: readonly string[]): void {
     const { stderr } = this.terminal;
-    const columns = 'columns' in stderr ? stderr.columns : 80;
+    // Some terminals say 0.
+    const columns = ('columns' in stderr && stderr.columns) || 80;
     const up = this.painted > 0 ? `\x1b[${this.painted}A` : '';
     // Cut, because a wrapped line would be two; \x1b[K clears what a longer line left, \x1b[J what more lines left.
     const text = lines.map((line) => `${[...line].slice(0, columns - 1).join('')}\x1b[K\n`).join('');

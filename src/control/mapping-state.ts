@@ -10,15 +10,16 @@ export type MappingStateName = 'new' | 'copying' | 'streaming' | 'idle' | 'pause
 
 /**
  * From a state to those that may follow it. A re-copy of a live table leaves it `streaming` (or `idle`): `copying` is for
- * tables that are not served yet, or no longer (after a gap). From `gap` there is no way on but a copy.
+ * tables that are not served yet, or no longer (after a gap). From `gap` there is no way on but a copy. Back to `new` goes
+ * what the person pointed at another table.
  */
 export const TRANSITIONS: Readonly<Record<MappingStateName, readonly MappingStateName[]>> = {
   new: ['copying', 'streaming', 'idle', 'paused', 'failed'],
   copying: ['streaming', 'idle', 'paused', 'gap', 'failed', 'new'],
-  streaming: ['idle', 'paused', 'gap', 'failed'],
-  idle: ['copying', 'streaming', 'paused', 'failed'],
+  streaming: ['new', 'idle', 'paused', 'gap', 'failed'],
+  idle: ['new', 'copying', 'streaming', 'paused', 'failed'],
   paused: ['new', 'copying', 'streaming', 'idle', 'gap', 'failed'],
-  gap: ['copying', 'paused', 'failed'],
+  gap: ['new', 'copying', 'paused', 'failed'],
   failed: ['new', 'copying', 'streaming', 'idle', 'paused', 'gap'],
 };
 

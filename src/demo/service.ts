@@ -1,6 +1,6 @@
 /** The service as a process of its own, so that it can be killed as a power failure would. */
 import { spawn, type ChildProcess } from 'node:child_process';
-import { closeSync, openSync, readFileSync } from 'node:fs';
+import { closeSync, existsSync, openSync, readFileSync } from 'node:fs';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { SluiceError, type ErrorCode } from '../model/errors.ts';
@@ -66,7 +66,8 @@ export class DemoService {
   }
 
   /** The end of its log, for when it stops by itself. */
-  lastWords(lines = 5): string {
+  lastWords(lines = 12): string {
+    if (!existsSync(this.logFile)) return '(there is none)';
     return readFileSync(this.logFile, 'utf8').trimEnd().split('\n').slice(-lines).join('\n');
   }
 

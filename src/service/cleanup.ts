@@ -1,7 +1,7 @@
 /** What Sluice made on servers is undone when the last mapping that needed it leaves (invariant 10). */
 import type { ControlDatabase, Owner } from '../control/index.ts';
 import type { Logger } from '../log/logger.ts';
-import { toSluiceError } from '../model/errors.ts';
+import { SluiceError, toSluiceError } from '../model/errors.ts';
 import type { Fleet, Place, ResolvedServer } from './fleet.ts';
 import type { Plan } from './planner.ts';
 import { leaseKey } from './stream-host.ts';
@@ -25,19 +25,20 @@ export async function cleanUp(plan: Plan, options: CleanupOptions): Promise<void
       const destination =
         gone.destServerId === null ? options.controlServer : options.destinations.get(gone.destServerId);
       const source = gone.serverId === null ? undefined : options.sources.get(gone.serverId);
+      const place =
+        gone.stream !== null && source && !source.error ? { server: source, database: databaseOf(gone.stream) } : null;
+      const isUnneeded = gone.stream !== null && !plan.streams.has(gone.stream);
+      // The slot first: it is what fills the source's disk.
+      if (gone.stream !== null && place && isUnneeded) await dropStream(gone.stream, place, options);
       if (gone.destDatabase !== null && destination && !destination.error) {
-        const handle = options.fleet.database({ server: destination, database: gone.destDatabase });
-        const copies = handle.destination?.copies;
-        await handle.destination?.prepare();
-        const [state] = (await copies?.states([gone.mappingUid])) ?? [];
-        await copies?.forget(gone.mappingUid);
-        if (gone.stream !== null && source && !source.error) {
-          const place = { server: source, database: databaseOf(gone.stream) };
-          if (!plan.streams.has(gone.stream))
-            await dropStream(gone.stream, place, options, destination, gone.destDatabase, gone.applyGroup);
-          else if (state?.route && !isMapped(plan, gone.stream, state.route.source)) {
-            await options.fleet.database(place).changes?.exclude(gone.stream, state.route.source);
-          }
+        const handle = options.fleet.database({ server: destination, database: gone.destDatabase }).destination;
+        await handle?.prepare();
+        const [state] = (await handle?.copies.states([gone.mappingUid])) ?? [];
+        await handle?.copies.forget(gone.mappingUid);
+        if (gone.stream !== null && gone.applyGroup !== null && isUnneeded)
+          await handle?.dropGroup(gone.stream, gone.applyGroup);
+        else if (gone.stream !== null && place && state?.route && !isMapped(plan, gone.stream, state.route.source)) {
+          await options.fleet.database(place).changes?.exclude(gone.stream, state.route.source);
         }
       }
       await control.states.forget(gone.mappingUid);
@@ -51,21 +52,18 @@ export async function cleanUp(plan: Plan, options: CleanupOptions): Promise<void
   }
 }
 
-async function dropStream(
+/** What the stream made at its source goes; only while nobody reads it. */
+export async function dropStream(
   stream: string,
   source: Place,
-  options: CleanupOptions,
-  destination: ResolvedServer,
-  database: string,
-  group: string | null,
+  options: Pick<CleanupOptions, 'control' | 'fleet' | 'owner' | 'logger' | 'leaseSeconds'>,
 ): Promise<void> {
   const { control, fleet, owner, logger } = options;
-  // Whoever still reads it must have stopped: the lease says so.
-  if (!(await control.leases.acquire(leaseKey(stream), owner, options.leaseSeconds)))
-    throw new Error('the stream is still read by another process');
+  if (!(await control.leases.acquire(leaseKey(stream), owner, options.leaseSeconds))) {
+    throw new SluiceError('CDC_IN_USE', 'the stream is still read by another process');
+  }
   try {
     await fleet.database(source).changes?.drop(stream);
-    if (group !== null) await fleet.database({ server: destination, database }).destination?.dropGroup(stream, group);
     for (const object of await control.sourceObjects.list({ stream })) await control.sourceObjects.remove(object);
     logger.info('change stream dropped at the source', { stream });
   } finally {

@@ -5,7 +5,9 @@
 import type { ControlDatabase, MappingStateName, Owner, Settings } from '../control/index.ts';
 import type { Logger } from '../log/logger.ts';
 import { hasCode, SluiceError, toSluiceError } from '../model/errors.ts';
+import type { Route } from '../engines/contract.ts';
 import type { Finding } from '../model/findings.ts';
+import type { TableName } from '../model/tables.ts';
 import { checkMapping, runFullSync, runHeldFold, type FullSyncProgress } from '../sync/full-sync.ts';
 import type { Fleet } from './fleet.ts';
 import type { PlannedMapping } from './planner.ts';
@@ -99,7 +101,7 @@ export class MappingJobs {
       }
       await control.requests.finish(request.requestId, { outcome: 'completed', rowsCopied: rows });
       await run.finish('COMPLETED', { recordsProcessed: rows, phase: 'done' });
-      await this.#setState(mapping, mapping.stream === null ? 'idle' : 'streaming');
+      await this.#served(mapping, isServed);
       await control.journal.resolveErrors({ mappingId });
       const durationMs = performance.now() - startedAt;
       await control.journal.log([
@@ -193,8 +195,8 @@ export class MappingJobs {
     if (!copies) throw new SluiceError('CAPABILITY_MISSING', `${mapping.label}: the destination cannot be written`);
     await destination.destination?.prepare();
     const [state] = await copies.states([mappingUid]);
-    if (state && hasMoved(mapping, state.route?.target ?? null)) await copies.forget(mappingUid);
-    else if (state?.route?.backlog === 'hold') {
+    if (await this.#leftBehind(mapping, state?.route ?? null)) return;
+    if (state?.route?.backlog === 'hold') {
       if (state.backlogBytes > settings().backlog_max_bytes) {
         await copies.forget(mappingUid);
         throw new SluiceError(
@@ -220,6 +222,10 @@ export class MappingJobs {
       return;
     }
     if (mapping.row.running ?? mapping.row.queued) return;
+    if (mapping.row.state?.state === 'gap') {
+      await control.requests.create({ mappingId, mappingUid, reason: 'gap' });
+      return;
+    }
     if (state?.finishedRequest != null && mapping.row.state?.state !== 'failed') {
       // It was served once, and what happened since is in no backlog.
       const gap = new SluiceError('GAP', `${mapping.label}: changes made while it was disabled were not kept`, {
@@ -235,6 +241,37 @@ export class MappingJobs {
     });
   }
 
+  /**
+   * The person pointed the mapping elsewhere, or regrouped it: what was copied stays where it is, by itself, and the mapping
+   * starts anew. Another group of the same table, or another key, may replace the rows; another table must be empty.
+   */
+  async #leftBehind(mapping: PlannedMapping, route: Route | null): Promise<boolean> {
+    const { control, fleet } = this.#options;
+    const { mappingId, mappingUid, state } = mapping.row;
+    // Never placed: there is nothing to leave.
+    if (!state || state.destDatabase === null) return false;
+    const isElsewhere =
+      state.destServerId !== mapping.row.destServerId ||
+      state.destDatabase !== mapping.destination.database ||
+      (route !== null && !sameTable(route.target, mapping.target));
+    const isOther =
+      isElsewhere ||
+      state.stream !== mapping.stream ||
+      state.applyGroup !== mapping.group ||
+      (route !== null &&
+        (!sameTable(route.source, mapping.sourceTable) || !sameKey(route.key, mapping.row.primaryKey)));
+    if (!isOther) return false;
+    if (state.destServerId === mapping.row.destServerId && state.destDatabase !== null) {
+      await fleet
+        .database({ server: mapping.destination.server, database: state.destDatabase })
+        .destination?.copies.forget(mappingUid);
+    }
+    await control.requests.cancel(mappingUid);
+    await control.requests.create({ mappingId, mappingUid, reason: isElsewhere ? 'initial' : 'schema_change' });
+    await this.#setState(mapping, 'new');
+    return true;
+  }
+
   async #resumed(mapping: PlannedMapping, state: MappingStateName): Promise<void> {
     await this.#setState(mapping, state, { error: null, attempts: 0, retryInSeconds: null });
     await this.#options.control.journal.resolveErrors({ mappingId: mapping.row.mappingId });
@@ -248,15 +285,26 @@ export class MappingJobs {
     const retries = error.retry === 'backoff' && attempts <= settings().max_retry_attempts;
     const isNew = await this.#journal(mapping, error);
     if (isNew) logger.error('mapping failed', { mapping: mapping.label, error });
-    await control.states.set(
-      mapping.row.mappingUid,
-      error.code === 'GAP' || error.code === 'BACKLOG_FULL' ? 'gap' : 'failed',
-      {
-        error: { code: error.code, message: error.message, hint: error.hint },
-        attempts,
-        retryInSeconds: retries ? settings().retry_delay_seconds : settings().failed_retry_minutes * 60,
-      },
-    );
+    const isGap = hasCode(error, 'GAP', 'BACKLOG_FULL');
+    const retryInSeconds = retries ? settings().retry_delay_seconds : settings().failed_retry_minutes * 60;
+    await control.states.set(mapping.row.mappingUid, isGap ? 'gap' : 'failed', {
+      error: { code: error.code, message: error.message, hint: error.hint },
+      attempts,
+      // Nothing but a copy mends a gap, and `on_gap` says who asks for it.
+      retryInSeconds: isGap ? null : retryInSeconds,
+      personHash: mapping.row.personHash,
+    });
+  }
+
+  /** The table is served, unless its group met a gap in the moment since: then that is what counts. */
+  async #served(mapping: PlannedMapping, wasServed: boolean): Promise<void> {
+    if (mapping.stream === null) return this.#setState(mapping, 'idle');
+    const [state] =
+      (await this.#options.fleet.database(mapping.destination).destination?.copies.states([mapping.row.mappingUid])) ??
+      [];
+    if (!state?.route?.live) return;
+    if (!wasServed) await this.#setState(mapping, 'copying');
+    await this.#setState(mapping, 'streaming');
   }
 
   /** F66: the swap committed, and the process died before the request was finished: no second copy. */
@@ -382,11 +430,17 @@ export class MappingJobs {
   }
 }
 
-/** The person pointed the mapping at another table: what was copied to the old one stays there, by itself. */
-function hasMoved(mapping: PlannedMapping, target: { schema: string; table: string } | null): boolean {
-  const state = mapping.row.state;
-  if (!state || state.personHash === null || state.personHash === mapping.row.personHash) return false;
-  return target !== null && (target.schema !== mapping.target.schema || target.table !== mapping.target.table);
+function sameTable(a: TableName, b: TableName): boolean {
+  return a.schema === b.schema && a.table === b.table;
+}
+
+/** A key that the person does not name stays what it was. */
+function sameKey(key: readonly string[], wanted: readonly string[] | null): boolean {
+  return (
+    wanted === null ||
+    (wanted.length === key.length &&
+      wanted.every((name) => key.some((column) => column.toLowerCase() === name.toLowerCase())))
+  );
 }
 
 /** Rate and time left, from when copying began. */

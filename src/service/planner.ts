@@ -163,18 +163,11 @@ function requireServer(server: ResolvedServer | undefined, missing: string): Res
 }
 
 function streamsOf(mappings: readonly PlannedMapping[]): Map<string, PlannedStream> {
-  const streams = new Map<
-    string,
-    {
-      stream: string;
-      source: Place;
-      groups: Map<string, { id: string; group: string; destination: Place; mappings: PlannedMapping[] }>;
-    }
-  >();
+  const streams = new Map<string, Draft>();
   for (const mapping of mappings) {
     // A disabled server is not read at all; a disabled mapping keeps its backlog (PROTOCOL, Changes).
     if (mapping.stream === null || !mapping.source.server.enabled || !mapping.destination.server.enabled) continue;
-    const stream = streams.get(mapping.stream) ?? { stream: mapping.stream, source: mapping.source, groups: new Map() };
+    const stream = streams.get(mapping.stream) ?? draftOf(mapping.stream, mapping.source);
     streams.set(mapping.stream, stream);
     const group = stream.groups.get(mapping.groupId) ?? {
       id: mapping.groupId,
@@ -192,6 +185,16 @@ function streamsOf(mappings: readonly PlannedMapping[]): Map<string, PlannedStre
     if (!isWanted) streams.delete(name);
   }
   return streams;
+}
+
+interface Draft {
+  readonly stream: string;
+  readonly source: Place;
+  readonly groups: Map<string, { id: string; group: string; destination: Place; mappings: PlannedMapping[] }>;
+}
+
+function draftOf(stream: string, source: Place): Draft {
+  return { stream, source, groups: new Map() };
 }
 
 /** Paused, it still wants its changes kept, so that enabling it again loses nothing. */

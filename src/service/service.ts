@@ -21,6 +21,8 @@ import { LeaseKeeper } from './lease-keeper.ts';
 import { MappingJobs } from './mapping-jobs.ts';
 import { plan, type Plan, type PlannedMapping, type PlannedStream } from './planner.ts';
 import { leaseKey, StreamHost } from './stream-host.ts';
+import { Retirement } from './retirement.ts';
+import { StreamWatch } from './stream-watch.ts';
 import { TriggerColumns } from './trigger-columns.ts';
 import { VerificationSchedule } from './verification-schedule.ts';
 
@@ -53,6 +55,8 @@ export class Service {
   #fleet: Fleet | null = null;
   #jobsRunner: MappingJobs | null = null;
   #triggers: TriggerColumns | null = null;
+  readonly #retirement = new Retirement();
+  #watch: StreamWatch | null = null;
   #verification: VerificationSchedule | null = null;
   #settings: Settings = DEFAULT_SETTINGS;
   #installationUid = '';
@@ -64,6 +68,7 @@ export class Service {
   #wake: (() => void) | null = null;
   #look = false;
   #isAway = false;
+  #watchedAt = -Infinity;
   #retentionAt = -Infinity;
   #displayAt = performance.now();
 
@@ -115,6 +120,7 @@ export class Service {
     if (answer.configFingerprint !== this.#configFingerprint) await this.#readSettings(answer.configFingerprint);
     if (!('unchanged' in answer)) await this.#replan(answer);
     await this.#startStreams();
+    await this.#watchStreams();
     this.#startJobs();
     await this.#pollTriggers();
     this.#startVerifications();
@@ -134,6 +140,13 @@ export class Service {
       settings: () => this.#settings,
     });
     this.#triggers = new TriggerColumns(control, this.#fleet, logger);
+    this.#watch = new StreamWatch({
+      control,
+      fleet: this.#fleet,
+      logger,
+      settings: () => this.#settings,
+      attention: (mapping, reason) => this.#attention(mapping, reason),
+    });
     this.#verification = new VerificationSchedule({
       control,
       fleet: this.#fleet,
@@ -204,6 +217,14 @@ export class Service {
       const taken = await this.#leases.take(leaseKey(stream.stream), () => void this.#stopStream(stream.stream));
       if (taken) this.#startStream(stream);
     }
+  }
+
+  /** Once per interval, whatever woke the poll. */
+  async #watchStreams(): Promise<void> {
+    if (performance.now() - this.#watchedAt < this.#settings.cdc_check_interval_seconds * 900) return;
+    this.#watchedAt = performance.now();
+    const owned = [...(this.#plan?.streams.values() ?? [])].filter((stream) => this.#streams.has(stream.stream));
+    await Promise.all(owned.map(async (stream) => this.#watch?.look(stream)));
   }
 
   #startStream(stream: PlannedStream): void {
@@ -397,6 +418,7 @@ export class Service {
     if (performance.now() - this.#displayAt > DISPLAY_INTERVAL_MS) {
       this.#displayAt = performance.now();
       await this.#control.states.refreshDisplay();
+      await this.#retireUnread();
     }
     if (performance.now() - this.#retentionAt < RETENTION_INTERVAL_MS) return;
     this.#retentionAt = performance.now();
@@ -404,6 +426,19 @@ export class Service {
       logDays: this.#settings.log_retention_days,
       deadLetterDays: this.#settings.dead_letter_retention_days,
     });
+  }
+
+  /** Slots of disabled servers hold the source's log: within limits they wait, past them they go (F47). */
+  async #retireUnread(): Promise<void> {
+    if (!this.#plan || !this.#fleet) return;
+    const done = await this.#retirement.look(this.#plan, {
+      control: this.#control,
+      fleet: this.#fleet,
+      owner: this.#owner,
+      logger: this.#logger,
+      settings: this.#settings,
+    });
+    if (done) this.#lookSoon();
   }
 
   async #reportProblems(

@@ -32,6 +32,7 @@ interface Totals {
 }
 
 const FLUSH_MS = 1000;
+const RESYNC_HINT = "Set is_full_sync = 1 to copy the table again, or on_gap = 'resync' to have that done by itself.";
 const MAX_BACKOFF_MS = 60_000;
 
 export class StreamHost {
@@ -67,6 +68,7 @@ export class StreamHost {
       while (!this.#stopped) {
         const startedAt = Date.now();
         try {
+          await this.#reconcile();
           this.#stream = this.#make();
           logger.info('change stream started', { owner: this.#options.owner.id });
           await this.#stream.run();
@@ -147,6 +149,46 @@ export class StreamHost {
         },
       },
     });
+  }
+
+  /**
+   * What the control tables believe against what the destinations say: a destination that was restored, or lost, no longer has
+   * what was copied (F19). A destination that is away is looked at by the stream itself.
+   */
+  async #reconcile(): Promise<void> {
+    const { fleet } = this.#options;
+    for (const group of this.#plan.groups.values()) {
+      const served = group.mappings.filter((mapping) => mapping.row.state?.state === 'streaming');
+      const destination = fleet.database(group.destination).destination;
+      if (served.length === 0 || !destination) continue;
+      try {
+        await destination.prepare();
+        const states = new Map(
+          (await destination.copies.states(served.map((mapping) => mapping.row.mappingUid))).map((state) => [
+            state.mappingUid,
+            state,
+          ]),
+        );
+        for (const mapping of served) {
+          const route = states.get(mapping.row.mappingUid)?.route;
+          if (route?.live) continue;
+          // Held, but not noted as such: the process died in between.
+          if (route?.backlog === 'hold')
+            this.#options.attention(mapping, new SluiceError('INTERNAL', `${mapping.label}: its changes are held`));
+          else
+            await this.#mappingGap(
+              mapping,
+              new SluiceError(
+                'GAP',
+                `${mapping.label}: the destination no longer knows what was copied: it was restored or made anew`,
+                { hint: RESYNC_HINT },
+              ),
+            );
+        }
+      } catch (error) {
+        this.#options.logger.debug('a destination could not be looked at', { group: group.id, error });
+      }
+    }
   }
 
   #groups(): GroupSpec[] {
@@ -238,19 +280,24 @@ export class StreamHost {
   }
 
   async #gap(groupIds: readonly string[], reason: SluiceError): Promise<void> {
-    const { control, logger } = this.#options;
+    const { logger } = this.#options;
     logger.error('changes are missing', { groups: groupIds.join(' '), error: reason });
     for (const id of groupIds) {
       for (const mapping of this.#plan.groups.get(id)?.mappings ?? []) {
         const state = mapping.row.state?.state ?? 'new';
         if (state === 'new' || state === 'idle' || state === 'gap') continue;
-        await control.states.set(mapping.row.mappingUid, 'gap', {
-          error: { code: reason.code, message: reason.message, hint: reason.hint },
-        });
-        await this.#journal(mapping, reason);
-        this.#options.attention(mapping, reason);
+        await this.#mappingGap(mapping, reason);
       }
     }
+  }
+
+  async #mappingGap(mapping: PlannedMapping, reason: SluiceError): Promise<void> {
+    await this.#options.control.states.set(mapping.row.mappingUid, 'gap', {
+      error: { code: reason.code, message: reason.message, hint: reason.hint },
+      retryInSeconds: null,
+    });
+    await this.#journal(mapping, reason);
+    this.#options.attention(mapping, reason);
   }
 
   async #failed(error: SluiceError): Promise<void> {

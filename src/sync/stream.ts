@@ -283,6 +283,7 @@ export class Stream {
         this.#isAway(member, error);
       }
     }
+    for (const member of this.#members.values()) if (member.released) await this.#readmit(member);
     const { holdMaxMs } = this.#options.settings();
     for (const member of this.#members.values()) {
       if (member.awaySince === null || member.released) continue;
@@ -303,6 +304,37 @@ export class Stream {
         // Still away; said when it went.
       }
     }
+  }
+
+  /** A group that was let go starts again where the stream is now, once its destination answers; its mappings stay in `gap`. */
+  async #readmit(member: Member): Promise<void> {
+    const at = this.#at;
+    if (at === null || Date.now() < member.retryAt) return;
+    member.retryAt = Date.now() + AWAY_RETRY_MS;
+    try {
+      await member.spec.destination.prepare();
+      await this.#resetAt(member, at);
+    } catch (error) {
+      if (hasCode(error, 'FENCED')) throw error;
+      return;
+    }
+    // Counted for the acknowledgement from this moment on.
+    member.released = false;
+    this.#isBack(member);
+  }
+
+  /** The group starts again at `position`: its mappings are live no more. */
+  async #resetAt(member: Member, position: Position): Promise<void> {
+    const { stream, drawEpoch, settings } = this.#options;
+    const { destination, group } = member.spec;
+    await member.writer.close();
+    const stored = (await destination.groups(stream)).find((each) => each.group === group);
+    if (stored) {
+      const epoch = await drawEpoch(stored.epoch);
+      await destination.resetGroup({ stream, group, epoch, lockWaitMs: settings().leaseMs, position });
+    }
+    await member.writer.take(stored ? null : position);
+    member.durable = member.writer.position;
   }
 
   /** Lets a group go: its mappings are in `gap`, durably, before anything is acknowledged past it. */
@@ -330,28 +362,14 @@ export class Stream {
       reason,
     );
     const position = start ?? (await source.prepare(stream)).start;
-    for (const member of members) {
-      await member.writer.close();
-      const stored = (await member.spec.destination.groups(stream)).find((each) => each.group === member.spec.group);
-      if (!stored) continue;
-      const epoch = await this.#options.drawEpoch(stored.epoch);
-      await member.spec.destination.resetGroup({
-        stream,
-        group: member.spec.group,
-        epoch,
-        lockWaitMs: this.#options.settings().leaseMs,
-        position,
-      });
-      await member.writer.take(null);
-      member.durable = member.writer.position;
-    }
+    for (const member of members) await this.#resetAt(member, position);
   }
 
   /** Somebody waits for the next position: a fold, or a group that is to be made between two transactions. */
   #isAwaited(): boolean {
     return (
       [...this.#members.values()].some(
-        (member) => member.writer.isAwaited || (member.awaySince !== null && !member.released),
+        (member) => member.writer.isAwaited || member.awaySince !== null || member.released,
       ) || this.#options.groups().some((spec) => !this.#members.has(spec.id))
     );
   }

@@ -3,6 +3,7 @@
  * itself, row checksums only where blocks differ, and every difference looked at again before it counts, because rows change
  * while they are compared (F60).
  */
+import { createHash } from 'node:crypto';
 import type { Cell } from '../model/changes.ts';
 import { SluiceError } from '../model/errors.ts';
 import type { Checksummer, ChecksumRequest, EngineDatabase, Route, RowChecksum } from '../engines/contract.ts';
@@ -68,8 +69,11 @@ export async function verifyRecent(options: {
   return { ...result, mismatches };
 }
 
+/** One MD5 over the blocks': it is compared, and it fits verification_logs. */
 function joined(blocks: readonly { md5: string }[]): string {
-  return blocks.map((block) => block.md5).join(' ');
+  return createHash('md5')
+    .update(blocks.map((block) => block.md5).join(' '))
+    .digest('hex');
 }
 
 type Keys = readonly (readonly Cell[])[];

@@ -100,7 +100,10 @@ async function readServers(control: ControlDatabase): Promise<Servers> {
 function named(servers: readonly ServerRow[], name: string, table: string): ServerRow {
   const found = servers.find((server) => server.name === name);
   if (found) return found;
-  const known = servers.map((server) => server.name).join(', ');
+  const known = servers
+    .map((server) => server.name)
+    .sort()
+    .join(', ');
   throw new SluiceError('CONFIG_INVALID', `there is no server ${name} in ${table}`, {
     hint: known ? `Known: ${known}.` : 'Add it with sluice add-server.',
   });

@@ -51,7 +51,7 @@ function outcomeOf(result: DemoResult): Outcome {
   const all = changes.inserted + changes.updated + changes.deleted + changes.rekeyed;
   if (result.equal) {
     return {
-      summary: `Equal by checksum: ${result.rows} rows copied in ${result.copySeconds} s, ${all} changes followed, ${result.kills} kills.`,
+      summary: `Equal by checksum: ${result.rows} rows copied in ${result.copySeconds} s, ${all} changes followed, ${result.kills} ${result.kills === 1 ? 'kill' : 'kills'}.`,
       result,
       lines,
     };

@@ -7,6 +7,7 @@ import type { ApplyCounts, FoldSession, Route, StoredBlock } from '../contract.t
 import { bytesOf } from './applier.ts';
 import { PostgresCatalog } from './catalog.ts';
 import type { Connection, Session } from './connection.ts';
+import { sqlState } from './errors.ts';
 import { backlogTable } from './home.ts';
 import { isLockFailure, pastFrozenHolders } from './locks.ts';
 import { quoteTable } from './sql.ts';
@@ -29,6 +30,7 @@ type FoldWork = Parameters<FoldSession['finish']>[0];
 
 /** Locks on tables are waited for this long under the position row's lock; the stream queues behind it (PROTOCOL, A copy, 6). */
 const TABLE_LOCK_WAIT = '1s';
+const UNDEFINED_TABLE = '42P01';
 
 export class PostgresFold implements FoldSession {
   protected readonly connection: Connection;
@@ -63,11 +65,13 @@ export class PostgresFold implements FoldSession {
 
   async backlogBytes(): Promise<number> {
     if (this.options.stream === null) return 0;
-    const [row] = await this.session.query(
-      'measure the backlog',
-      `SELECT coalesce(sum(bytes), 0) AS bytes FROM ${this.#backlog()}
+    const [row] = await this.#unlessGone(() =>
+      this.session.query(
+        'measure the backlog',
+        `SELECT coalesce(sum(bytes), 0) AS bytes FROM ${this.#backlog()}
         WHERE seq > (SELECT folded_seq FROM sluice.generations WHERE mapping_uid = $1)`,
-      [this.options.mappingUid],
+        [this.options.mappingUid],
+      ),
     );
     return Number(row?.['bytes'] ?? 0);
   }
@@ -75,8 +79,8 @@ export class PostgresFold implements FoldSession {
   async round(maxBytes: number, fold: FoldWork): Promise<number> {
     if (this.options.stream === null) return 0;
     await this.prepareApplier();
-    return this.session.transaction('BEGIN', async () =>
-      this.#foldWaiting(await this.#lockGeneration(), maxBytes, fold),
+    return this.#unlessGone(() =>
+      this.session.transaction('BEGIN', async () => this.#foldWaiting(await this.#lockGeneration(), maxBytes, fold)),
     );
   }
 
@@ -204,6 +208,20 @@ export class PostgresFold implements FoldSession {
       );
     }
     return count;
+  }
+
+  /** A reset of the group, or a newer copier, has taken the backlog away: this copy is over, whatever statement notices. */
+  async #unlessGone<T>(work: () => Promise<T>): Promise<T> {
+    try {
+      return await work();
+    } catch (error) {
+      if (sqlState(error) !== UNDEFINED_TABLE) throw error;
+      throw new SluiceError(
+        'FENCED',
+        `the copy to ${displayName(this.options.route.target)} was ended by somebody else`,
+        { cause: error },
+      );
+    }
   }
 
   #backlog(): string {

@@ -1,0 +1,144 @@
+/**
+ * Changes against PostgreSQL's own logical replication. Both read the same prepared backlog of WAL, each from its own slot into its
+ * own database, one after the other; timed from the moment its slot is in use to the moment the last row is there.
+ */
+import { setTimeout as sleep } from 'node:timers/promises';
+import type { Arena } from './arena.ts';
+import { dropSlots } from './full-copy.ts';
+import { alternate, ratio, say, seconds } from './report.ts';
+import { createTable, fill, fingerprint, values } from './tables.ts';
+
+export interface Workload {
+  readonly name: string;
+  readonly base: number;
+  /** Changes `orders` of the source; a procedure's body that may COMMIT. */
+  readonly sql: string;
+}
+
+/** (a): 500 transactions of 1,000 inserts, after every fifth two updates of 1,000 older rows each. */
+export function largeTransactions(scale: number): Workload {
+  const inserts = Math.round(500 * scale);
+  const base = inserts * 400;
+  return {
+    name: `(a) ${inserts} transactions of 1,000 inserts, ${Math.floor(inserts / 5) * 2} updates of 1,000 rows`,
+    base,
+    sql: `FOR n IN 1..${inserts} LOOP
+        INSERT INTO orders SELECT ${values('g')} FROM generate_series(${base}::bigint + n * 1000, ${base}::bigint + n * 1000 + 999) g;
+        COMMIT;
+        IF n % 5 = 0 THEN
+          FOR half IN 0..1 LOOP
+            UPDATE orders SET (id, customer, amount, ordered_at, details, note) = (SELECT ${values('id', 5)})
+             WHERE id > (n / 5 - 1) * 2000 + half * 1000 AND id <= (n / 5 - 1) * 2000 + half * 1000 + 1000;
+            COMMIT;
+          END LOOP;
+        END IF;
+      END LOOP;`,
+  };
+}
+
+/** (b): one-row transactions: six inserts, three updates and a delete of ten. */
+export function smallTransactions(count: number): Workload {
+  const base = 50_000;
+  return {
+    name: `(b) ${count} one-row transactions`,
+    base,
+    sql: `FOR n IN 1..${count} LOOP
+        IF n % 10 < 6 THEN INSERT INTO orders SELECT ${values('g')} FROM (SELECT ${base}::bigint + n AS g) one;
+        ELSIF n % 10 < 9 THEN UPDATE orders SET amount = amount + 1, note = 'changed ' || n WHERE id = 1 + (n * 7919) % ${base / 2};
+        ELSE DELETE FROM orders WHERE id = ${base / 2} + n / 10;
+        END IF;
+        COMMIT;
+      END LOOP;`,
+  };
+}
+
+const MARK = -1;
+const NATIVE = ['native_one', 'native_two'] as const;
+
+export async function benchChanges(arena: Arena, workload: Workload, rounds: number): Promise<void> {
+  say(`\nChanges: ${workload.name}`);
+  const times = { sluice: [] as number[], native_one: [] as number[], native_two: [] as number[] };
+  for (let round = 0; round < rounds; round++) {
+    await prepare(arena, workload);
+    const truth = await arena.value('source', fingerprint('orders'));
+    for (const arm of alternate(['native_one', 'sluice', 'native_two'] as const, round)) {
+      await arena.settle();
+      const database = arm === 'sluice' ? 'destination' : arm;
+      times[arm].push(await (arm === 'sluice' ? applyWithSluice(arena) : applyNatively(arena, arm)));
+      const found = await arena.value(database, fingerprint('orders'));
+      if (found !== truth) throw new Error(`${arm}: ${database} holds ${found}, the source ${truth}`);
+    }
+    await clear(arena);
+  }
+  say(`  sluice       ${seconds(times.sluice)} s`);
+  say(`  native       ${seconds(times.native_one)} s`);
+  say(`  native again ${seconds(times.native_two)} s`);
+  say(`  native / native again (noise) = ${ratio(times.native_one, times.native_two)}`);
+  say(`  native / sluice = ${ratio(times.native_one, times.sluice)}  (target ≥ 1.0)`);
+}
+
+/** Every destination holds the base rows and a slot holds what follows; then the work is done at the source. */
+async function prepare(arena: Arena, workload: Workload): Promise<void> {
+  await arena.query('source', createTable('orders'));
+  await arena.query('source', fill('orders', workload.base));
+  await arena.query('source', 'CREATE PUBLICATION native FOR TABLE orders');
+  for (const name of NATIVE) {
+    await arena.createDatabase(name);
+    await arena.query(name, createTable('orders'));
+    await arena.query(name, fill('orders', workload.base));
+    await arena.query('source', `SELECT pg_create_logical_replication_slot('${name}', 'pgoutput')`);
+    // Made beforehand: within one cluster CREATE SUBSCRIPTION would wait for itself.
+    await arena.query(
+      name,
+      `CREATE SUBSCRIPTION ${name} CONNECTION '${arena.url('source')}' PUBLICATION native
+         WITH (create_slot = false, slot_name = '${name}', copy_data = false, enabled = false)`,
+    );
+  }
+  await arena.createDatabase('destination');
+  await arena.createControl();
+  arena.startService();
+  await arena.copy('orders', 'destination');
+  await sleep(1000);
+  await arena.stopService();
+  await arena.query('source', 'SET synchronous_commit = off');
+  await arena.query('source', `DO $$ BEGIN ${workload.sql} END $$`);
+  await arena.query('source', `INSERT INTO orders SELECT ${values(`${MARK}::bigint`)}`);
+  await arena.query('source', 'RESET synchronous_commit');
+}
+
+async function applyWithSluice(arena: Arena): Promise<number> {
+  const time = timed(arena, 'destination', `slot_name NOT IN ('${NATIVE.join(`', '`)}')`);
+  arena.startService();
+  const result = await time;
+  await arena.stopService();
+  return result;
+}
+
+async function applyNatively(arena: Arena, name: string): Promise<number> {
+  const time = timed(arena, name, `slot_name = '${name}'`);
+  await arena.query(name, `ALTER SUBSCRIPTION ${name} ENABLE`);
+  const result = await time;
+  await arena.query(name, `ALTER SUBSCRIPTION ${name} DISABLE`);
+  while (
+    (await arena.value('source', `SELECT active FROM pg_replication_slots WHERE slot_name = '${name}'`)) === 'true'
+  )
+    await sleep(20);
+  return result;
+}
+
+async function timed(arena: Arena, database: string, slot: string): Promise<number> {
+  while ((await arena.value('source', `SELECT count(*) FROM pg_replication_slots WHERE ${slot} AND active`)) === '0')
+    await sleep(5);
+  const started = performance.now();
+  while ((await arena.value(database, `SELECT count(*) FROM orders WHERE id = ${MARK}`)) === '0') await sleep(10);
+  return (performance.now() - started) / 1000;
+}
+
+async function clear(arena: Arena): Promise<void> {
+  for (const name of NATIVE) {
+    await arena.query(name, `ALTER SUBSCRIPTION ${name} SET (slot_name = NONE)`);
+    await arena.query(name, `DROP SUBSCRIPTION ${name}`);
+  }
+  await dropSlots(arena);
+  await arena.query('source', 'DROP TABLE orders');
+}
