@@ -121,6 +121,19 @@ export class PostgresChanges implements ChangeSource {
   }
 
   async read(stream: string, from: Position, options: ReadOptions): Promise<ChangeReader> {
+    for (let attempt = 1; ; attempt++) {
+      try {
+        return await this.#read(stream, from, options);
+      } catch (error) {
+        const slot = this.#slot(stream);
+        if (!hasCode(error, 'CDC_IN_USE') || !options.takeOver || !slot.managed || attempt > 2) throw error;
+        const holder = (await readSource(this.#connection, slot.name)).slot?.activePid;
+        if (holder) await this.#terminate(Number(holder));
+      }
+    }
+  }
+
+  async #read(stream: string, from: Position, options: ReadOptions): Promise<ChangeReader> {
     const slot = this.#slot(stream);
     const publication = this.#publication(stream);
     const place = parsePosition(from);
