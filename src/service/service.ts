@@ -49,6 +49,14 @@ const REFUSED = 'refused';
 
 type JobKind = 'copy' | 'adopt' | 'pause' | 'settle' | 'verify';
 
+interface Job {
+  readonly kind: JobKind;
+  /** The hash of the person's row it works by; null while it waits for its turn. */
+  readonly begunWith: () => string | null;
+  readonly abort: AbortController;
+  readonly done: Promise<void>;
+}
+
 export class Service {
   readonly #options: ServiceOptions;
   readonly #control: ControlDatabase;
@@ -56,12 +64,13 @@ export class Service {
   readonly #owner = thisProcess();
   readonly #leases: LeaseKeeper;
   readonly #streams = new Map<string, { host: StreamHost; done: Promise<void> }>();
-  readonly #jobs = new Map<string, { kind: JobKind; abort: AbortController; done: Promise<void> }>();
+  readonly #jobs = new Map<string, Job>();
   readonly #queue = new PQueue({ concurrency: DEFAULT_SETTINGS.parallel_scheduler_count });
   readonly #serverQueues = new Map<number, PQueue>();
   #fleet: Fleet | null = null;
   #jobsRunner: MappingJobs | null = null;
   #triggers: TriggerColumns | null = null;
+  readonly #knownSources = new Map<number, ResolvedServer>();
   readonly #retirement = new Retirement();
   #watch: StreamWatch | null = null;
   #verification: VerificationSchedule | null = null;
@@ -183,9 +192,9 @@ export class Service {
     }
     this.#rows = rows;
     this.#rowsReadAt = performance.now();
-    const resolve = (servers: ReadonlyMap<number, ServerRow>) => resolveAll(servers);
-    const sources = await resolve(rows.sources);
-    const destinations = await resolve(rows.destinations);
+    const sources = await resolveAll(rows.sources);
+    const destinations = await resolveAll(rows.destinations);
+    for (const [id, server] of sources) if (!server.error) this.#knownSources.set(id, server);
     this.#plan = plan({
       installationUid: this.#installationUid,
       sources,
@@ -208,24 +217,49 @@ export class Service {
         fleet: this.#fleet,
         owner: this.#owner,
         logger: this.#logger,
-        sources,
+        // A server deleted together with its mappings is still cleaned up by whoever knew it.
+        sources: this.#knownSources,
         destinations,
         controlServer: this.#controlServer(),
         leaseSeconds: this.#settings.lease_seconds,
       });
     }
+    this.#endOutdatedJobs();
+  }
+
+  /** What a running job was told no longer holds: it ends at its next step, and what is wanted now comes next (F51). */
+  #endOutdatedJobs(): void {
     for (const [uid, job] of this.#jobs) {
       const mapping = this.#mapping(uid);
-      if (!mapping && job.kind !== 'verify') job.abort.abort(new SluiceError('CANCELLED', 'the mapping was deleted'));
+      const begunWith = job.begunWith();
+      if (job.kind === 'verify' || begunWith === null) continue;
+      if (!mapping) job.abort.abort(new SluiceError('CANCELLED', 'the mapping was deleted'));
+      else if (job.kind !== 'pause' && !mapping.enabled)
+        job.abort.abort(new SluiceError('CANCELLED', `${mapping.label} was disabled`));
+      else if (begunWith !== mapping.row.personHash)
+        job.abort.abort(new SluiceError('CANCELLED', `${mapping.label} was changed`));
     }
   }
 
   async #startStreams(): Promise<void> {
+    const missing = new Set<string>();
     for (const stream of this.#plan?.streams.values() ?? []) {
       if (this.#stopping || this.#streams.has(stream.stream)) continue;
       const taken = await this.#leases.take(leaseKey(stream.stream), () => void this.#stopStream(stream.stream));
       if (taken) this.#startStream(stream);
+      else missing.add(leaseKey(stream.stream));
     }
+    if (missing.size > 0) await this.#wakeAtExpiry(missing);
+  }
+
+  /** Somebody else holds these leases: if they have died, we look the moment the first one expires, not an interval later. */
+  async #wakeAtExpiry(keys: ReadonlySet<string>): Promise<void> {
+    const expiries = (await this.#control.leases.list())
+      .filter((lease) => keys.has(lease.key))
+      .map((lease) => lease.expiresAt.getTime() - Date.now());
+    const soonest = Math.min(...expiries);
+    if (!Number.isFinite(soonest)) return;
+    setTimeout(() => this.#wake?.(), Math.max(soonest, 0) + WAKE_DELAY_MS).unref();
   }
 
   /** Once per interval, whatever woke the poll. */
@@ -280,6 +314,9 @@ export class Service {
     const retryWaits = state.retryInMs !== null && !this.#isDue(state) && state.personHash === personHash;
     if (!mapping.enabled) return state.state === 'paused' || state.state === 'gap' ? null : 'pause';
     const isOpen = running !== null || queued?.confirmed === true;
+    // What an earlier version of the row asked for is settled before anything is copied by the new one.
+    const isChanged = state.personHash !== null && state.personHash !== personHash;
+    if (isOpen && isChanged && state.state !== 'gap') return 'settle';
     if (isOpen && !(running !== null && retryWaits)) return 'copy';
     switch (state.state) {
       case 'new':
@@ -302,13 +339,18 @@ export class Service {
     }
   }
 
-  #enqueue(mapping: PlannedMapping, kind: JobKind): void {
-    const uid = mapping.row.mappingUid;
+  #enqueue(planned: PlannedMapping, kind: JobKind): void {
+    const uid = planned.row.mappingUid;
     const abort = new AbortController();
     /** How soon its consequences are looked at, ms; null: at the next poll. */
     let next: number | null = WAKE_DELAY_MS;
+    let begunWith: string | null = null;
     const work = async () => {
-      if (this.#stopping || abort.signal.aborted) return;
+      // It may have waited long in the queue: as the row is now, not as it was.
+      const mapping = this.#mapping(uid);
+      if (this.#stopping || abort.signal.aborted || !mapping) return;
+      if (!mapping.enabled && kind !== 'pause') return;
+      begunWith = mapping.row.personHash;
       const key = `mapping:${uid}`;
       const taken = await this.#leases.take(key, () => abort.abort(new SluiceError('FENCED', 'the lease was lost')));
       if (!taken) {
@@ -325,14 +367,15 @@ export class Service {
     // Pausing and resuming are short and wanted soon; copies and comparisons wait for their turn.
     const queued =
       kind === 'copy' || kind === 'verify'
-        ? this.#queue.add(() => this.#serverQueue(mapping.row.serverId).add(work))
+        ? this.#serverQueue(planned.row.serverId).add(() => this.#queue.add(work))
         : work();
     const done = Promise.resolve(queued)
       .then(() => undefined)
       .catch(async (error: unknown) => {
         const known = toSluiceError(error);
+        if (kind === 'verify') return this.#verification?.failed(planned, known);
         await this.#jobsRunner
-          ?.failed(mapping, known)
+          ?.failed(planned, known)
           .catch((again: unknown) => this.#logger.error('a failure could not be recorded', { error: again }));
         // A failed copy says in its state when it is tried again; what has no such place must not spin.
         next = kind === 'pause' ? null : AGAIN_MS;
@@ -341,7 +384,7 @@ export class Service {
         this.#jobs.delete(uid);
         if (kind !== 'verify' && next !== null) this.#lookSoon(next);
       });
-    this.#jobs.set(uid, { kind, abort, done });
+    this.#jobs.set(uid, { kind, begunWith: () => begunWith, abort, done });
   }
 
   /** False: nothing could be done yet. */

@@ -113,6 +113,7 @@ export class StreamHost {
       stream: this.name,
       source,
       groups: () => this.#groups(),
+      isAwaited: () => this.#hasCopies(),
       settings: this.#options.settings,
       drawEpoch: (atLeast) => control.leases.drawEpoch(atLeast, { key: leaseKey(this.name), owner }),
       events: {
@@ -202,6 +203,14 @@ export class StreamHost {
       const handle: EngineDatabase = this.#options.fleet.database(group.destination);
       return handle.destination ? [{ id: group.id, group: group.group, destination: handle.destination }] : [];
     });
+  }
+
+  /** A full sync is open: it waits for the group's row, and its folds for positions. */
+  #hasCopies(): boolean {
+    for (const group of this.#plan.groups.values()) {
+      if (group.mappings.some(({ enabled, row }) => enabled && (row.running ?? row.queued) !== null)) return true;
+    }
+    return false;
   }
 
   #mapping(uid: string): PlannedMapping | null {

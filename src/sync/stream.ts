@@ -50,6 +50,8 @@ export interface StreamOptions {
   /** What the control tables want now; read again between pieces. */
   readonly groups: () => readonly GroupSpec[];
   readonly settings: () => StreamSettings;
+  /** Somebody beyond this stream waits for its next position: a copy that is about to begin. */
+  readonly isAwaited?: () => boolean;
   readonly drawEpoch: (atLeast: number) => Promise<number>;
   readonly events: StreamEvents;
 }
@@ -368,9 +370,11 @@ export class Stream {
   /** Somebody waits for the next position: a fold, or a group that is to be made between two transactions. */
   #isAwaited(): boolean {
     return (
+      this.#options.isAwaited?.() === true ||
       [...this.#members.values()].some(
         (member) => member.writer.isAwaited || member.awaySince !== null || member.released,
-      ) || this.#options.groups().some((spec) => !this.#members.has(spec.id))
+      ) ||
+      this.#options.groups().some((spec) => !this.#members.has(spec.id))
     );
   }
 
