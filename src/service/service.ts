@@ -279,6 +279,7 @@ export class Service {
         owner: this.#owner,
         logger: this.#logger.child({ stream: stream.stream.split('/').slice(1).join('/') }),
         settings: () => this.#streamSettings(),
+        isOwner: () => this.#leases.holds(leaseKey(stream.stream)),
         attention: (mapping, reason) => this.#attention(mapping, reason),
         flipped: (mapping) => this.#flipped(mapping),
       },

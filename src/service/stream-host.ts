@@ -17,6 +17,8 @@ export interface StreamHostOptions {
   readonly owner: Owner;
   readonly logger: Logger;
   readonly settings: () => StreamSettings;
+  /** The stream's lease is ours now. */
+  readonly isOwner: () => boolean;
   /** A mapping needs a look before the next poll: it was held, has a new column, is in gap. */
   readonly attention: (mapping: PlannedMapping, reason: SluiceError) => void;
   /** The mapping's trigger column was set to 1. */
@@ -73,6 +75,11 @@ export class StreamHost {
     try {
       while (!this.#stopped) {
         const startedAt = performance.now();
+        // While the control database is away nobody else can have taken it: what runs goes on, what begins waits.
+        if (!this.#options.isOwner()) {
+          await this.#pause(1000);
+          continue;
+        }
         try {
           await this.#reconcile();
           this.#stream = this.#make();

@@ -169,11 +169,7 @@ class FullSync {
         await this.#options.sourceObjects(objects);
         await failpoint('copy.included');
       }
-      const rows = await this.#copy(session, snapshot, table, live, check);
-      this.#report({ phase: 'indexing' });
-      await session.buildKey();
-      await failpoint('copy.key-built');
-      if (stream !== null) await this.#foldToEnd(session, snapshot, table);
+      const rows = await this.#fill(session, snapshot, table, live, check);
       await session.buildIndexes();
       const differing = await this.#swap(session, live !== null);
       await failpoint('copy.swapped');
@@ -201,6 +197,30 @@ class FullSync {
     }
   }
 
+  /** Until the staging table is a state of the source that existed; from the beginning as often as it must be. */
+  async #fill(
+    session: CopySession,
+    snapshot: SnapshotSource,
+    table: Table,
+    live: Table | null,
+    check: SchemaCheck,
+  ): Promise<number> {
+    for (;;) {
+      try {
+        const rows = await this.#copy(session, snapshot, table, live, check);
+        this.#report({ phase: 'indexing' });
+        await session.buildKey();
+        await failpoint('copy.key-built');
+        if (this.#options.stream !== null) await this.#foldToEnd(session, snapshot, table);
+        return rows;
+      } catch (error) {
+        if (!hasCode(error, 'COPY_RESTARTED')) throw error;
+        this.#check();
+        await session.restart();
+      }
+    }
+  }
+
   async #copy(
     session: CopySession,
     snapshot: SnapshotSource,
@@ -211,19 +231,14 @@ class FullSync {
     const columns = check.columns.map((column) => column.source);
     const lane = this.#lane(snapshot, table, live, check);
     if (this.#options.stream === null) return this.#copyWhole(session, snapshot, table, columns, lane);
-    for (;;) {
-      let plan = await session.plan();
-      if (!plan) {
-        plan = await snapshot.planChunks(table, { targetBytes: this.#options.chunkBytes });
-        await session.savePlan(plan);
-      }
-      try {
-        return await this.#copyChunks(session, snapshot, table, plan, columns, lane);
-      } catch (error) {
-        if (!hasCode(error, 'COPY_RESTARTED')) throw error;
-        await session.restart();
-      }
-    }
+    let plan = await session.plan();
+    const incarnation = await this.#incarnation();
+    if (!plan) {
+      plan = await snapshot.planChunks(table, { targetBytes: this.#options.chunkBytes });
+      if (incarnation !== null) plan = { ...plan, incarnation };
+      await session.savePlan(plan);
+    } else if ((plan.incarnation ?? null) !== incarnation) throw otherHistory();
+    return this.#copyChunks(session, snapshot, table, plan, columns, lane);
   }
 
   async #copyChunks(
@@ -249,7 +264,9 @@ class FullSync {
     const worker = async () => {
       for (let chunk = waiting.shift(); chunk && failed === null; chunk = waiting.shift()) {
         try {
-          rows += await this.#copyChunk(session, snapshot, table, plan.layout, chunk, columns, lane);
+          // Not `rows += await …`: that would add to what `rows` was before other workers went on.
+          const loaded = await this.#copyChunk(session, snapshot, table, plan.layout, chunk, columns, lane);
+          rows += loaded;
           await failpoint('copy.chunk-loaded');
           this.#report({ rows, chunksDone: this.#progress.chunksDone + 1 });
           await this.#limitBacklog(session);
@@ -299,6 +316,12 @@ class FullSync {
     return rows;
   }
 
+  /** The source's history now; null: no changes are followed. */
+  async #incarnation(): Promise<string | null> {
+    const { changes } = this.#options.source;
+    return this.#options.stream !== null && changes ? changes.incarnation(await changes.end()) : null;
+  }
+
   /** Only past the end position is the staging table a state that existed; until then absent values come from the source. */
   async #foldToEnd(session: CopySession, snapshot: SnapshotSource, table: Table): Promise<void> {
     const changes = this.#options.source.changes;
@@ -308,18 +331,18 @@ class FullSync {
     let end = await changes.end();
     for (;;) {
       this.#check();
-      await this.#limitBacklog(session);
-      // Read before the round: the backlog holds everything at or below it.
+      // Both read before the round: the backlog holds everything at or below the position, and one round takes all that waits.
       const position = await session.position();
+      const waiting = await this.#limitBacklog(session);
       const folded = await session.round(ROUND_BYTES, folding.fold);
       await failpoint('copy.folded');
-      if (folding.takeFetched()) {
-        // A fetched value may be newer than `end`: its row is right only once the fold has come to where it was read.
+      if (position !== null && waiting <= ROUND_BYTES && ['equal', 'after'].includes(changes.compare(position, end))) {
+        if (folding.settle()) {
+          if ((await session.plan())?.incarnation !== changes.incarnation(position)) throw otherHistory();
+          return;
+        }
         end = await changes.end();
-        continue;
-      }
-      if (position !== null && folded === 0 && ['equal', 'after'].includes(changes.compare(position, end))) return;
-      if (folded === 0) await pause(50);
+      } else if (folded === 0) await pause(50);
     }
   }
 
@@ -366,10 +389,11 @@ class FullSync {
     );
   }
 
-  async #limitBacklog(session: CopySession): Promise<void> {
-    if (this.#options.stream === null) return;
+  /** Bytes that wait to be folded. Throws BACKLOG_FULL. */
+  async #limitBacklog(session: CopySession): Promise<number> {
+    if (this.#options.stream === null) return 0;
     const waiting = await session.backlogBytes();
-    if (waiting <= this.#options.backlogMaxBytes) return;
+    if (waiting <= this.#options.backlogMaxBytes) return waiting;
     throw new SluiceError(
       'BACKLOG_FULL',
       `${waiting} bytes of changes wait for the copy, more than backlog_max_bytes`,
@@ -389,6 +413,11 @@ class FullSync {
     this.#progress = { ...this.#progress, ...progress };
     this.#options.progress(this.#progress);
   }
+}
+
+/** A failover: the chunks may hold rows that it took back, and no event will say so (PROTOCOL, The stream). */
+function otherHistory(): SluiceError {
+  return new SluiceError('COPY_RESTARTED', 'the source failed over during the copy');
 }
 
 /** The table's rows are there because of us: an earlier copy, or this one, put them there. */

@@ -76,6 +76,11 @@ export class PostgresChanges implements ChangeSource {
     return this.#lineage.compare(a, b);
   }
 
+  incarnation(position: Position): string {
+    const place = parsePosition(position);
+    return place === null ? position : `${place.systemId}/${place.timeline}`;
+  }
+
   display(position: Position): string {
     const place = parsePosition(position);
     return place === null ? position : displayLsn(place.lsn);
@@ -563,7 +568,9 @@ class PostgresChangeReader implements ChangeReader {
       const taken = decoder.takeCompleted();
       if (taken?.end) this.#idle = taken.end;
     } else if (decoder.bytes >= this.#options.maxBytes) this.#cut(step === Step.Commit);
-    else if (step === Step.Commit && decoder.changes >= this.#options.maxChanges) this.#cut(true);
+    // While the consumer is busy the piece grows: the more waits, the fewer commits it takes.
+    else if (step === Step.Commit && decoder.changes >= this.#options.maxChanges && this.#waiting !== null)
+      this.#cut(true);
   }
 
   /** A transaction begins whose commit record is at `lsn`: what is complete is a piece by itself if a break lies between. */

@@ -83,7 +83,8 @@ async function select(session: Session, { table, columns, key, keys }: FetchRequ
   return { columns: names, rows: rows.length, cells };
 }
 
-function keyText(cell: Cell, column: Column): string | null {
+/** A key's cell as the text that its type reads. */
+export function keyText(cell: Cell, column: Column): string | null {
   if (cell === null || typeof cell === 'string') return cell;
   return column.type.kind === 'bytes' ? bytesToHex(cell) : Buffer.from(cell).toString('utf8');
 }
