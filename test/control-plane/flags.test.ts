@@ -47,7 +47,7 @@ describe('F53: full sync requests', function () {
     }, 20_000);
   const slow = async () => {
     await world.control.query(
-      `UPDATE config SET config_value = '1500000' WHERE config_key = 'copy_max_bytes_per_second'`,
+      `UPDATE config SET config_value = '2500000' WHERE config_key = 'copy_max_bytes_per_second'`,
     );
     await new Promise((resolve) => setTimeout(resolve, 1200)); // read with the next poll
   };
