@@ -13,11 +13,20 @@ const NONE = null;
 const SELF = undefined;
 type Base = readonly ChangeCell[] | typeof NONE | typeof SELF;
 
+export interface CollapseOptions {
+  /**
+   * The columns' types when the copy began. Changes made while a column was not there yet, or had another type, leave its cell
+   * absent even in new rows: what it became is known only to the source. Null: such a cell of a new row is NULL.
+   */
+  readonly types: ReadonlyMap<string, string> | null;
+}
+
 /** Collects changes of one table; `result` may be taken once. Memory: one row per distinct key. */
 export class Collapse {
   readonly #columns: readonly string[];
   readonly #key: readonly string[];
   readonly #keyInColumns: readonly number[];
+  readonly #types: CollapseOptions['types'];
   readonly #slots = new Map<string, number>();
   // One entry per slot.
   #alive: boolean[] = [];
@@ -29,7 +38,8 @@ export class Collapse {
   #bytes = 0;
 
   /** `columns`: the carried source columns; `key`: those of the key, all among them. */
-  constructor(columns: readonly string[], key: readonly string[]) {
+  constructor(columns: readonly string[], key: readonly string[], options: CollapseOptions = { types: null }) {
+    this.#types = options.types;
     this.#columns = columns;
     this.#key = key;
     this.#keyInColumns = key.map((name) => columns.indexOf(name));
@@ -54,7 +64,11 @@ export class Collapse {
   add(changes: TableChanges): void {
     const { ops, before, after, cells } = changes;
     const stride = changes.relation.columns.length;
-    const source = this.#columns.map((name) => changes.relation.columns.indexOf(name));
+    const source = this.#columns.map((name) => {
+      const at = changes.relation.columns.indexOf(name);
+      const type = this.#types?.get(name);
+      return type === undefined || this.#key.includes(name) || type === changes.relation.columnTypes[at] ? at : -1;
+    });
     const keySource = this.#key.map((name) => changes.relation.columns.indexOf(name));
     if (keySource.includes(-1)) {
       throw new SluiceError(
@@ -132,8 +146,9 @@ export class Collapse {
     const slot = this.#slot(cells, at, keySource);
     this.#alive[slot] = true;
     this.#bases[slot] = NONE;
-    // A column that the relation no longer has is NULL in a new row, never "as before".
-    this.#put(slot, cells, at, source, false);
+    // A column that the relation does not have is NULL in a new row, never "as before".
+    this.#forget(slot);
+    this.#put(slot, cells, at, source, this.#types !== null);
   }
 
   #update(

@@ -7,12 +7,15 @@ import type {
   Chunk,
   ChunkPlan,
   CopySession,
+  Destination,
   EngineDatabase,
+  FoldSession,
   GenerationRequest,
   GenerationState,
   SnapshotSource,
 } from '../engines/contract.ts';
-import { folder, foldDown, ROUND_BYTES } from './fold.ts';
+import { notFollowed } from './drift.ts';
+import { copyGuard, folder, foldDown, heldGuard, RouteOutdated, ROUND_BYTES, type Guard } from './fold.ts';
 import { checkSchema, type SchemaCheck } from './schema-check.ts';
 
 export interface FullSyncOptions {
@@ -65,7 +68,7 @@ export async function checkMapping(
   options: Pick<
     FullSyncOptions,
     'source' | 'destination' | 'sourceTable' | 'target' | 'keyColumns' | 'stream' | 'findings'
-  >,
+  > & { readonly mayAdd?: boolean },
 ): Promise<{
   table: Table;
   live: Table | null;
@@ -89,6 +92,8 @@ export async function checkMapping(
     key: options.keyColumns,
     cdc: options.stream !== null,
     canSuspend: (await destination.destination?.canSuspendTriggers()) ?? false,
+    mayAdd: options.mayAdd ?? false,
+    remedies: destination.destination?.remedies ?? null,
   });
   await options.findings(check.findings);
   const [first, ...others] = check.findings.filter((finding) => finding.severity === 'error');
@@ -104,6 +109,10 @@ export async function checkMapping(
   return { table, live, check };
 }
 
+/** Copies that found the table altered again before somebody is told. */
+const MAX_RESTARTS = 10;
+const RESTART_PAUSE_MS = 200;
+
 class FullSync {
   readonly #options: FullSyncOptions;
   #progress: FullSyncProgress = { phase: 'checking', rows: 0, rowsEstimated: null, chunksDone: 0, chunks: 0 };
@@ -112,7 +121,20 @@ class FullSync {
     this.#options = options;
   }
 
+  /** The source's table may be altered at any time; a copy of what it no longer is starts again. */
   async run(): Promise<FullSyncResult> {
+    for (let attempt = 1; ; attempt++) {
+      try {
+        return await this.#attempt();
+      } catch (error) {
+        if (!hasCode(error, 'COPY_RESTARTED') || attempt >= MAX_RESTARTS) throw error;
+        await this.#options.destination.destination?.copies.abandon(this.#options.mappingUid);
+        await pause(RESTART_PAUSE_MS * attempt);
+      }
+    }
+  }
+
+  async #attempt(): Promise<FullSyncResult> {
     const { source, destination, stream } = this.#options;
     const snapshot = source.snapshot;
     const target = destination.destination;
@@ -127,8 +149,8 @@ class FullSync {
       });
     this.#report({ phase: 'checking' });
     await target.prepare();
-    const { table, live, check } = await checkMapping(this.#options);
     const [state] = await target.copies.states([this.#options.mappingUid]);
+    const { table, live, check } = await this.#checkMapping(target, state);
     if (live !== null && !this.#options.mayReplace && !isOurs(state, this.#options.requestId)) {
       await this.#requireEmpty(live);
     }
@@ -146,6 +168,7 @@ class FullSync {
       live,
       lockWaitMs: this.#options.lockWaitMs,
     };
+    const guard = copyGuard(table, () => this.#describe());
     const session = await this.#open(request);
     try {
       await failpoint('copy.opened');
@@ -158,14 +181,35 @@ class FullSync {
       this.#report({ phase: 'indexing' });
       await session.buildKey();
       await failpoint('copy.key-built');
-      if (stream !== null) await this.#foldToEnd(session, snapshot, table);
+      if (stream !== null) await this.#foldToEnd(session, snapshot, table, guard);
       await session.buildIndexes();
-      const differing = await this.#swap(session, live !== null);
+      const differing = await this.#swap(session, live !== null, guard);
       await failpoint('copy.swapped');
       return { rows, differing };
+    } catch (error) {
+      // A column that is gone fails whatever names it first.
+      if (hasCode(error, 'SCHEMA_CHANGED')) await guard();
+      throw error;
     } finally {
       await session.close();
     }
+  }
+
+  /** A table that copies have filled before is given the columns that its source has gained. */
+  async #checkMapping(
+    target: Destination,
+    state: GenerationState | undefined,
+  ): Promise<Awaited<ReturnType<typeof checkMapping>>> {
+    const mayAdd = state !== undefined && (state.liveGeneration !== null || state.finishedRequest !== null);
+    const checked = await checkMapping({ ...this.#options, mayAdd });
+    const { table, check } = checked;
+    if (check.missing.length === 0) return checked;
+    await target.copies.addColumns(
+      this.#options.target,
+      target.design(table, this.#options.target, check.key),
+      check.missing,
+    );
+    return checkMapping(this.#options);
   }
 
   /** The stream's owner makes the group's position row; until then there is no place to note that the copy began (invariant 1). */
@@ -192,7 +236,7 @@ class FullSync {
     for (;;) {
       let plan = await session.plan();
       if (!plan) {
-        plan = await snapshot.planChunks(table, { targetBytes: this.#options.chunkBytes });
+        plan = await this.#plan(snapshot, table);
         await session.savePlan(plan);
       }
       try {
@@ -264,7 +308,7 @@ class FullSync {
     lane: string,
   ): Promise<number> {
     await session.restart();
-    const plan = await snapshot.planChunks(table, { targetBytes: this.#options.chunkBytes });
+    const plan = await this.#plan(snapshot, table);
     await session.savePlan(plan);
     this.#report({ phase: 'copying', rowsEstimated: plan.estimatedRows, chunks: plan.chunks.length });
     let rows = 0;
@@ -277,12 +321,29 @@ class FullSync {
     return rows;
   }
 
+  /** The plan's layout is checked with each chunk; that it is the layout of the table as described is checked here. */
+  async #plan(snapshot: SnapshotSource, table: Table): Promise<ChunkPlan> {
+    const plan = await snapshot.planChunks(table, { targetBytes: this.#options.chunkBytes });
+    await copyGuard(table, () => this.#describe())();
+    return plan;
+  }
+
+  async #describe(): Promise<Table | null> {
+    const [now = null] = await this.#options.source.catalog.describe([this.#options.sourceTable]);
+    return now;
+  }
+
   /** Only past the end position is the staging table a state that existed; until then absent values come from the source. */
-  async #foldToEnd(session: CopySession, snapshot: SnapshotSource, table: Table): Promise<void> {
+  async #foldToEnd(
+    session: CopySession,
+    snapshot: SnapshotSource,
+    table: Table,
+    guard: ReturnType<typeof copyGuard>,
+  ): Promise<void> {
     const changes = this.#options.source.changes;
     if (!changes) return;
     this.#report({ phase: 'folding' });
-    const folding = folder(session.route, { snapshot, table });
+    const folding = folder(session.route, { snapshot, table }, guard);
     let end = await changes.end();
     for (;;) {
       this.#check();
@@ -301,8 +362,8 @@ class FullSync {
     }
   }
 
-  async #swap(session: CopySession, hadTable: boolean): Promise<number | null> {
-    const { fold } = folder(session.route, null);
+  async #swap(session: CopySession, hadTable: boolean, guard: ReturnType<typeof copyGuard>): Promise<number | null> {
+    const { fold } = folder(session.route, null, guard);
     const check = () => this.#check();
     this.#report({ phase: 'folding' });
     if (this.#options.stream !== null) await foldDown(session, fold, check);
@@ -399,36 +460,70 @@ function pause(ms: number): Promise<void> {
   return new Promise((resolve) => setTimeout(resolve, ms));
 }
 
-/** Folds what a held mapping has missed into its table and makes it live again. False: nothing was held. */
-export async function runHeldFold(options: {
-  destination: EngineDatabase;
-  mappingUid: string;
-  drawEpoch: (atLeast: number) => Promise<number>;
-  lockWaitMs: number;
-  signal: AbortSignal;
-}): Promise<boolean> {
-  const copies = options.destination.destination?.copies;
-  if (!copies) return false;
-  const [state] = await copies.states([options.mappingUid]);
-  if (state?.route?.backlog !== 'hold') return false;
-  const session = await copies.openHeld(
-    options.mappingUid,
-    await options.drawEpoch(state.copyEpoch),
-    options.lockWaitMs,
-  );
-  if (!session) return false;
-  try {
-    const { fold } = folder(session.route, null);
-    const check = () => {
-      if (options.signal.aborted) throw new SluiceError('CANCELLED', 'the fold was cancelled');
-    };
-    for (let attempt = 0; ; attempt++) {
-      await foldDown(session, fold, check);
-      check();
-      if (await session.finish(fold)) return true;
-      await pause(Math.min(2000, 100 * 2 ** attempt));
+export interface HeldFoldOptions {
+  readonly source: EngineDatabase;
+  readonly destination: EngineDatabase;
+  readonly mappingUid: string;
+  readonly drawEpoch: (atLeast: number) => Promise<number>;
+  readonly lockWaitMs: number;
+  readonly signal: AbortSignal;
+}
+
+/**
+ * Folds what a held mapping has missed into its table and makes it live again. `needsCopy`: it stays held, because the source's
+ * table has become something that only a copy brings.
+ */
+export async function runHeldFold(
+  options: HeldFoldOptions,
+): Promise<{ folded: boolean; needsCopy: SluiceError | null }> {
+  const nothing = { folded: false, needsCopy: null };
+  const { source, destination, mappingUid } = options;
+  const copies = destination.destination?.copies;
+  if (!copies || !destination.destination) return nothing;
+  for (;;) {
+    const [state] = await copies.states([mappingUid]);
+    const route = state?.route;
+    if (route?.backlog !== 'hold') return nothing;
+    const describe = async () => (await source.catalog.describe([route.source]))[0] ?? null;
+    const session = await copies.openHeld(
+      mappingUid,
+      await options.drawEpoch(state?.copyEpoch ?? 0),
+      options.lockWaitMs,
+    );
+    if (!session) return nothing;
+    try {
+      await foldHeld(session, heldGuard(session.route, describe), options.signal);
+      return { folded: true, needsCopy: null };
+    } catch (error) {
+      if (!(error instanceof RouteOutdated)) throw error;
+      const table = await describe();
+      const { columns, added, unproven, broken } = error.decision;
+      const isFollowed =
+        table !== null &&
+        columns !== null &&
+        unproven.length === 0 &&
+        broken === null &&
+        (await copies.reshape(
+          mappingUid,
+          { columns, added, design: destination.destination.design(table, route.target, route.key) },
+          options.lockWaitMs,
+        ));
+      if (!isFollowed) return { folded: false, needsCopy: notFollowed(route, error.decision) };
+    } finally {
+      await session.close();
     }
-  } finally {
-    await session.close();
+  }
+}
+
+async function foldHeld(session: FoldSession, guard: Guard, signal: AbortSignal): Promise<void> {
+  const { fold } = folder(session.route, null, guard);
+  const check = () => {
+    if (signal.aborted) throw new SluiceError('CANCELLED', 'the fold was cancelled');
+  };
+  for (let attempt = 0; ; attempt++) {
+    await foldDown(session, fold, check);
+    check();
+    if (await session.finish(fold)) return;
+    await pause(Math.min(2000, 100 * 2 ** attempt));
   }
 }

@@ -8,6 +8,7 @@ import { PostgresCatalog } from './catalog.ts';
 import type { Connection, Session } from './connection.ts';
 import { backlogTable, createBacklogSql } from './home.ts';
 import { pastFrozenHolders, sessionId } from './locks.ts';
+import { reshapeRoute } from './reshape.ts';
 import { ROUTE_COLUMNS, routeOf } from './routes.ts';
 import { quoteLiteral, quoteTable } from './sql.ts';
 import { APPLY_SETTINGS, TableApplier } from './table-applier.ts';
@@ -151,6 +152,11 @@ class PostgresApplier implements GroupApplier {
         held ??= new Map();
         held.set(mappingUid, route);
         return route;
+      },
+      reshape: async (mappingUid, change) => {
+        const done = await reshapeRoute(this.#connection, session, mappingUid, change);
+        this.#routes = null;
+        return done;
       },
       commit: async (position) => {
         const statements = [
