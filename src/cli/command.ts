@@ -2,7 +2,7 @@
 import { Command } from 'commander';
 import { toSluiceError } from '../model/errors.ts';
 import { createLogger, type Logger } from '../log/logger.ts';
-import { redact } from '../log/redact.ts';
+import { redact } from '../model/redact.ts';
 import { readEnvironment, type Environment, type Variables } from './environment.ts';
 import { envelopeOf, exitCodeOf, failureOf, type ExitCode, type Outcome } from './envelope.ts';
 import { Output, type Terminal } from './output.ts';

@@ -1,6 +1,6 @@
 /** What every command answers with `--json`, and the exit codes. Both are an interface: scripts rely on them. */
 import type { ErrorCode, RetryClass, SluiceError } from '../model/errors.ts';
-import { redact } from '../log/redact.ts';
+import { redact } from '../model/redact.ts';
 
 export interface Envelope {
   readonly command: string;

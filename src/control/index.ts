@@ -134,6 +134,6 @@ export type { MappingHealth, NewMapping } from './operator.ts';
 export type { InvalidRow, MappingRow, OpenRequest, PlanRows, ServerRow, UnchangedPlan } from './plan-rows.ts';
 export type { FinishedRequest, FullSyncRequest, RequestReason, RequestStatus } from './request-rows.ts';
 export type { Run, RunProgress, RunStatus, SyncType } from './runs.ts';
-export { decryptSecret, encryptSecret, redact, resolveSecrets } from './secrets.ts';
+export { decryptSecret, encryptSecret, resolveSecrets } from './secrets.ts';
 export { DEFAULT_SETTINGS, SETTINGS, type SettingName, type SettingProblem, type Settings } from './settings.ts';
 export type { RecordedObject } from './source-objects.ts';

@@ -5,6 +5,7 @@
 import { createCipheriv, createDecipheriv, randomBytes, scryptSync } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
 import { SluiceError } from '../model/errors.ts';
+import { redact } from '../model/redact.ts';
 
 const REFERENCE = /\$\{(env|file):([^}]+)\}/g;
 const ENCRYPTED = /enc:v1:([A-Za-z0-9+/]+={0,2})/g;
@@ -130,18 +131,4 @@ function keyFrom(secretKey: string | undefined, salt: Uint8Array): Buffer {
 export function storable(text: string): string {
   const clean = redact(text).replaceAll('\0', '');
   return clean.length > 8000 ? `${clean.slice(0, 8000)}…` : clean;
-}
-
-/**
- * Blots out passwords in any text: user-info of URLs, `password=…` and its relatives, encrypted values. Repetitions are
- * bounded, so that the time is proportional to the text whatever is in it.
- */
-export function redact(text: string): string {
-  return text
-    .replace(/([a-z][a-z0-9+.-]{0,30}:\/\/)([^\s:@/]{0,300}):(\S{0,2000})@/gi, '$1$2:***@')
-    .replace(
-      /\b(password|passwd|pwd|pass|secret|token|access[_-]?key|account[_-]?key)(\s{0,20}=\s{0,20})('[^']{0,2000}'|"[^"]{0,2000}"|\{[^}]{0,2000}\}|[^\s;&,]+)/gi,
-      '$1$2***',
-    )
-    .replace(ENCRYPTED, 'enc:v1:***');
 }

@@ -93,6 +93,8 @@ export interface ChunkPlan {
   readonly chunks: readonly Chunk[];
   readonly estimatedRows: number | null;
   readonly estimatedBytes: number;
+  /** `ChangeSource.incarnation` when the copy began: another one later starts it again. Absent: no stream. */
+  readonly incarnation?: string;
 }
 
 /**
@@ -170,6 +172,11 @@ export interface StreamHealth {
 export interface ChangeSource {
   /** Compares two positions of this source. Pure. */
   compare(a: Position, b: Position): PositionOrder;
+  /**
+   * The history a position belongs to (PostgreSQL: system and timeline). Pure. After a failover that lost nothing of the
+   * stream it still differs: a chunk may have read what the failover took back.
+   */
+  incarnation(position: Position): string;
   /** For display: the log position as the engine's own tools print it. */
   display(position: Position): string;
   /**
@@ -208,7 +215,7 @@ export interface ReadOptions {
    * whole pieces (never apply a change twice: a key that has moved on would not be found under its old name).
    */
   readonly breakAt?: readonly Position[];
-  /** A piece is handed out when it holds this many changes, or … */
+  /** A piece is handed out when it holds this many changes (it grows beyond while nobody asks for it), or … */
   readonly maxChanges: number;
   /** … this many bytes (a piece may end inside a transaction then), or when nothing more is waiting at the source. */
   readonly maxBytes: number;
@@ -385,9 +392,10 @@ export interface GroupTransaction {
   append(route: Route, block: Block): Promise<void>;
   /**
    * Stops applying to the mapping's table and opens a backlog that will be folded into it later (pause, failure). Takes
-   * effect with this commit, which the caller routes accordingly.
+   * effect with this commit, which the caller routes accordingly. A mapping that is not live (its first copy runs) ends its copy
+   * instead, which starts anew, and gets nothing until then: null.
    */
-  hold(mappingUid: string): Promise<Route>;
+  hold(mappingUid: string): Promise<Route | null>;
   /** As `CopyDestination.reshape`; takes effect with this commit, which applies nothing else. */
   reshape(mappingUid: string, change: RouteChange): Promise<boolean>;
   commit(position: Position): Promise<void>;
@@ -461,6 +469,16 @@ export interface CopyDestination {
   forget(mappingUid: string): Promise<void>;
 }
 
+/**
+ * What is done with the blocks that wait. `apply` changes the table that is folded into; `missing` tells which of some keys have no
+ * row in it now (their places in the list). Both act in the round's transaction.
+ */
+export type FoldWork = (
+  blocks: AsyncIterable<StoredBlock>,
+  apply: (changes: KeyedChanges) => Promise<ApplyCounts>,
+  missing: (keys: readonly (readonly Cell[])[]) => Promise<readonly number[]>,
+) => Promise<void>;
+
 /** Applies a backlog in rounds. Folding and applying are the same code: blocks → collapse → `apply`. */
 export interface FoldSession {
   readonly generation: number;
@@ -473,18 +491,13 @@ export interface FoldSession {
    * One round, one transaction: gives `fold` the blocks that wait, in order, at most about `maxBytes` of them; what `fold`
    * applies and the mark of how far it came commit together. Resolves to the number of blocks folded.
    */
-  round(
-    maxBytes: number,
-    fold: (blocks: AsyncIterable<StoredBlock>, apply: (changes: KeyedChanges) => Promise<ApplyCounts>) => Promise<void>,
-  ): Promise<number>;
+  round(maxBytes: number, fold: FoldWork): Promise<number>;
   /**
    * The last act under the position row's lock: everything left is folded, then (a copy) the staging table replaces the
    * live rows and (always) the route goes to the live table and the backlog is dropped, in one transaction. Locks on tables are
    * waited for at most 1 s: then nothing has happened and `false` is returned; call again.
    */
-  finish(
-    fold: (blocks: AsyncIterable<StoredBlock>, apply: (changes: KeyedChanges) => Promise<ApplyCounts>) => Promise<void>,
-  ): Promise<boolean>;
+  finish(fold: FoldWork): Promise<boolean>;
   close(): Promise<void>;
 }
 
@@ -495,7 +508,7 @@ export interface CopySession extends FoldSession {
   savePlan(plan: ChunkPlan): Promise<void>;
   /** Ids of chunks that are in. */
   loadedChunks(): Promise<ReadonlySet<number>>;
-  /** Throws away what was loaded (COPY_RESTARTED): empty staging table, no plan, backlog kept. */
+  /** Throws away what was loaded (COPY_RESTARTED): empty staging table, no plan; the whole backlog waits to be folded again. */
   restart(): Promise<void>;
   /** Loads one chunk: rows and the mark that it is in commit together, checked against the copier's epoch. Returns rows. */
   load(chunk: Chunk, rows: RowStream): Promise<number>;

@@ -4,7 +4,7 @@
  */
 import winston from 'winston';
 import { SluiceError } from '../model/errors.ts';
-import { redact } from './redact.ts';
+import { redact } from '../model/redact.ts';
 
 export const LOG_LEVELS = ['error', 'warn', 'info', 'debug'] as const;
 export type LogLevel = (typeof LOG_LEVELS)[number];

@@ -5,7 +5,7 @@ export class LeaseKeeper {
   readonly #control: ControlDatabase;
   readonly #owner: Owner;
   readonly #seconds: () => number;
-  readonly #held = new Map<string, () => void>();
+  readonly #held = new Map<string, { lost: () => void; validUntil: number }>();
   #timer: NodeJS.Timeout | null = null;
   #stopped = false;
 
@@ -27,8 +27,16 @@ export class LeaseKeeper {
   async take(key: string, lost: () => void): Promise<boolean> {
     const lease = await this.#control.leases.acquire(key, this.#owner, this.#seconds());
     if (!lease) return false;
-    this.#held.set(key, lost);
+    this.#held.set(key, { lost, validUntil: lease.validUntil });
     return true;
+  }
+
+  /**
+   * Nobody else can hold it now. Asked before work begins anew: a process that was frozen must not take from its successor
+   * what the successor rightly has. (What it had in hand is refused by the epoch.)
+   */
+  holds(key: string): boolean {
+    return (this.#held.get(key)?.validUntil ?? 0) > performance.now();
   }
 
   async giveUp(key: string): Promise<void> {
@@ -46,23 +54,34 @@ export class LeaseKeeper {
   async #renew(): Promise<void> {
     if (this.#held.size === 0) return;
     const keys = [...this.#held.keys()];
-    let renewed: Set<string>;
+    let renewed: Map<string, number>;
     try {
-      renewed = new Set(
-        (await this.#control.leases.renew(keys, this.#owner, this.#seconds())).map((lease) => lease.key),
+      renewed = new Map(
+        (await this.#control.leases.renew(keys, this.#owner, this.#seconds())).map((lease) => [
+          lease.key,
+          lease.validUntil,
+        ]),
       );
     } catch {
       // The control database is away: nobody else can take a lease either, and the epoch at the destination decides.
       return;
     }
     for (const key of keys) {
-      if (renewed.has(key)) continue;
-      const lost = this.#held.get(key);
+      const entry = this.#held.get(key);
+      if (!entry) continue;
+      const validUntil = renewed.get(key);
+      if (validUntil !== undefined) {
+        entry.validUntil = validUntil;
+        continue;
+      }
       // Expired while the control database was away, and still free: ours again.
       const again = await this.#control.leases.acquire(key, this.#owner, this.#seconds()).catch(() => null);
-      if (again || !lost) continue;
+      if (again) {
+        entry.validUntil = again.validUntil;
+        continue;
+      }
       this.#held.delete(key);
-      lost();
+      entry.lost();
     }
   }
 }

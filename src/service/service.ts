@@ -8,6 +8,7 @@ import {
   resolveSecrets,
   thisProcess,
   type ControlDatabase,
+  type MappingStateRow,
   type PlanRows,
   type ServerRow,
   type Settings,
@@ -41,6 +42,12 @@ const DISPLAY_INTERVAL_MS = 60 * 1000;
 /** A wake-up storm (500 jobs that end at once) becomes one poll. */
 const WAKE_DELAY_MS = 50;
 
+/** What could not begin yet is tried again so soon, ms. */
+const AGAIN_MS = 1000;
+
+/** Kept as the person's hash of a row that is refused, so that any usable row counts as changed. */
+const REFUSED = 'refused';
+
 type JobKind = 'copy' | 'adopt' | 'pause' | 'settle' | 'verify';
 
 export class Service {
@@ -56,6 +63,7 @@ export class Service {
   #fleet: Fleet | null = null;
   #jobsRunner: MappingJobs | null = null;
   #triggers: TriggerColumns | null = null;
+  readonly #knownSources = new Map<number, ResolvedServer>();
   readonly #retirement = new Retirement();
   #watch: StreamWatch | null = null;
   #verification: VerificationSchedule | null = null;
@@ -63,6 +71,8 @@ export class Service {
   #installationUid = '';
   #plan: Plan | null = null;
   #rows: PlanRows | null = null;
+  /** On performance.now(). */
+  #rowsReadAt = 0;
   #configFingerprint: string | null = null;
   #reported = new Map<string, string>();
   #stopping = false;
@@ -92,12 +102,11 @@ export class Service {
         } catch (error) {
           const known = toSluiceError(error);
           if (known.code === 'CONTROL_TOO_NEW') throw known;
-          if (known.retry === 'backoff') {
-            // Said once: streams and copies go on without it (F55).
-            if (!this.#isAway)
-              this.#logger.error('the control database does not answer; waiting for it', { error: known });
-            this.#isAway = true;
-          } else this.#logger.error('a poll failed', { error: known });
+          // Said once: streams and copies go on without it (F55).
+          if (known.code !== 'CONTROL_UNREACHABLE') this.#logger.error('a poll failed', { error: known });
+          else if (!this.#isAway)
+            this.#logger.error('the control database does not answer; waiting for it', { error: known });
+          this.#isAway ||= known.code === 'CONTROL_UNREACHABLE';
         }
         await this.#sleep(this.#isAway ? 1000 : this.#settings.cdc_check_interval_seconds * 1000);
       }
@@ -114,10 +123,9 @@ export class Service {
 
   async #cycle(): Promise<void> {
     if (!this.#fleet) await this.#begin();
-    const answer = await this.#control.readPlanRows(
-      this.#look || this.#retryIsDue() ? null : (this.#rows?.fingerprint ?? null),
-    );
+    const isLook = this.#look || this.#retryIsDue();
     this.#look = false;
+    const answer = await this.#control.readPlanRows(isLook ? null : (this.#rows?.fingerprint ?? null));
     if (answer.configFingerprint !== this.#configFingerprint) await this.#readSettings(answer.configFingerprint);
     if (!('unchanged' in answer)) await this.#replan(answer);
     await this.#startStreams();
@@ -139,6 +147,7 @@ export class Service {
       owner: this.#owner,
       logger,
       settings: () => this.#settings,
+      streamFailure: (stream) => this.#streams.get(stream)?.host.failure ?? null,
     });
     this.#triggers = new TriggerColumns(control, this.#fleet, logger);
     this.#watch = new StreamWatch({
@@ -175,9 +184,10 @@ export class Service {
       if (!('unchanged' in again)) rows = again;
     }
     this.#rows = rows;
-    const resolve = (servers: ReadonlyMap<number, ServerRow>) => resolveAll(servers);
-    const sources = await resolve(rows.sources);
-    const destinations = await resolve(rows.destinations);
+    this.#rowsReadAt = performance.now();
+    const sources = await resolveAll(rows.sources);
+    const destinations = await resolveAll(rows.destinations);
+    for (const [id, server] of sources) if (!server.error) this.#knownSources.set(id, server);
     this.#plan = plan({
       installationUid: this.#installationUid,
       sources,
@@ -200,7 +210,8 @@ export class Service {
         fleet: this.#fleet,
         owner: this.#owner,
         logger: this.#logger,
-        sources,
+        // A server deleted together with its mappings is still cleaned up by whoever knew it.
+        sources: this.#knownSources,
         destinations,
         controlServer: this.#controlServer(),
         leaseSeconds: this.#settings.lease_seconds,
@@ -213,11 +224,24 @@ export class Service {
   }
 
   async #startStreams(): Promise<void> {
+    const missing = new Set<string>();
     for (const stream of this.#plan?.streams.values() ?? []) {
       if (this.#stopping || this.#streams.has(stream.stream)) continue;
       const taken = await this.#leases.take(leaseKey(stream.stream), () => void this.#stopStream(stream.stream));
       if (taken) this.#startStream(stream);
+      else missing.add(leaseKey(stream.stream));
     }
+    if (missing.size > 0) await this.#wakeAtExpiry(missing);
+  }
+
+  /** Somebody else holds these leases: if they have died, we look the moment the first one expires, not an interval later. */
+  async #wakeAtExpiry(keys: ReadonlySet<string>): Promise<void> {
+    const expiries = (await this.#control.leases.list())
+      .filter((lease) => keys.has(lease.key))
+      .map((lease) => lease.expiresAt.getTime() - Date.now());
+    const soonest = Math.min(...expiries);
+    if (!Number.isFinite(soonest)) return;
+    setTimeout(() => this.#wake?.(), Math.max(soonest, 0) + WAKE_DELAY_MS).unref();
   }
 
   /** Once per interval, whatever woke the poll. */
@@ -237,6 +261,7 @@ export class Service {
         owner: this.#owner,
         logger: this.#logger.child({ stream: stream.stream.split('/').slice(1).join('/') }),
         settings: () => this.#streamSettings(),
+        isOwner: () => this.#leases.holds(leaseKey(stream.stream)),
         attention: (mapping, reason) => this.#attention(mapping, reason),
         columnsChanged: (mapping, change) => this.#columnsChanged(mapping, change),
         flipped: (mapping) => this.#flipped(mapping),
@@ -270,7 +295,7 @@ export class Service {
   #wantedJob(mapping: PlannedMapping): JobKind | null {
     const { state, running, queued, initialSync, onGap, personHash } = mapping.row;
     if (this.#stopping || this.#jobs.has(mapping.row.mappingUid) || !state) return null;
-    const retryWaits = state.retryAt !== null && !this.#isDue(state.retryAt) && state.personHash === personHash;
+    const retryWaits = state.retryInMs !== null && !this.#isDue(state) && state.personHash === personHash;
     if (!mapping.enabled) return state.state === 'paused' || state.state === 'gap' ? null : 'pause';
     const isOpen = running !== null || queued?.confirmed === true;
     if (isOpen && !(running !== null && retryWaits)) return 'copy';
@@ -295,16 +320,25 @@ export class Service {
     }
   }
 
-  #enqueue(mapping: PlannedMapping, kind: JobKind): void {
-    const uid = mapping.row.mappingUid;
+  #enqueue(planned: PlannedMapping, kind: JobKind): void {
+    const uid = planned.row.mappingUid;
     const abort = new AbortController();
+    /** How soon its consequences are looked at, ms; null: at the next poll. */
+    let next: number | null = WAKE_DELAY_MS;
     const work = async () => {
-      if (this.#stopping || abort.signal.aborted) return;
+      // It may have waited long in the queue: as the row is now, not as it was.
+      const mapping = this.#mapping(uid);
+      if (this.#stopping || abort.signal.aborted || !mapping) return;
+      if (!mapping.enabled && kind !== 'pause') return;
       const key = `mapping:${uid}`;
       const taken = await this.#leases.take(key, () => abort.abort(new SluiceError('FENCED', 'the lease was lost')));
-      if (!taken) return;
+      if (!taken) {
+        // Another process does it, and will for a while.
+        next = null;
+        return;
+      }
       try {
-        await this.#runJob(mapping, kind, abort.signal);
+        if (!(await this.#runJob(mapping, kind, abort.signal))) next = AGAIN_MS;
       } finally {
         await this.#leases.giveUp(key).catch(() => undefined);
       }
@@ -312,37 +346,43 @@ export class Service {
     // Pausing and resuming are short and wanted soon; copies and comparisons wait for their turn.
     const queued =
       kind === 'copy' || kind === 'verify'
-        ? this.#queue.add(() => this.#serverQueue(mapping.row.serverId).add(work))
+        ? this.#serverQueue(planned.row.serverId).add(() => this.#queue.add(work))
         : work();
     const done = Promise.resolve(queued)
       .then(() => undefined)
       .catch(async (error: unknown) => {
         const known = toSluiceError(error);
+        if (kind === 'verify') return this.#verification?.failed(planned, known);
         await this.#jobsRunner
-          ?.failed(mapping, known)
+          ?.failed(planned, known)
           .catch((again: unknown) => this.#logger.error('a failure could not be recorded', { error: again }));
+        // A failed copy says in its state when it is tried again; what has no such place must not spin.
+        next = kind === 'pause' ? null : AGAIN_MS;
       })
       .finally(() => {
         this.#jobs.delete(uid);
-        if (kind !== 'verify') this.#lookSoon();
+        if (kind !== 'verify' && next !== null) this.#lookSoon(next);
       });
     this.#jobs.set(uid, { kind, abort, done });
   }
 
-  async #runJob(mapping: PlannedMapping, kind: JobKind, signal: AbortSignal): Promise<void> {
+  /** False: nothing could be done yet. */
+  async #runJob(mapping: PlannedMapping, kind: JobKind, signal: AbortSignal): Promise<boolean> {
     const runner = this.#jobsRunner;
-    if (!runner) return;
+    if (!runner) return false;
     switch (kind) {
       case 'copy':
         return runner.copy(mapping, signal);
       case 'adopt':
         return runner.adopt(mapping);
       case 'pause':
-        return runner.pause(mapping);
+        await runner.pause(mapping);
+        return true;
       case 'settle':
         return runner.settle(mapping, signal);
       case 'verify':
-        return this.#verification?.verify(mapping, signal);
+        await this.#verification?.verify(mapping, signal);
+        return true;
     }
   }
 
@@ -386,8 +426,8 @@ export class Service {
       if (mapping.enabled && queued && !queued.confirmed) {
         await this.#triggers
           ?.settle(mapping, queued.requestId)
+          .then(() => this.#lookSoon())
           .catch((error: unknown) => this.#logger.warn('the trigger column was not reset yet', { error }));
-        this.#lookSoon();
       }
     }
     const made = await this.#triggers
@@ -460,6 +500,7 @@ export class Service {
         await this.#report(`${role} ${server.serverId}`, { serverId: server.serverId }, server.error);
       }
     }
+    await this.#serversWork(seen);
     this.#forgetReports('mapping ', seen);
     this.#forgetReports('source', seen);
     this.#forgetReports('destination', seen);
@@ -471,6 +512,7 @@ export class Service {
       .set(mappingUid, 'failed', {
         error: { code: error.code, message: error.message, hint: error.hint },
         retryInSeconds: null,
+        personHash: REFUSED,
       })
       .catch((problem: unknown) => this.#logger.debug('state was not written', { error: problem }));
   }
@@ -482,6 +524,14 @@ export class Service {
     this.#reported.set(key, text);
     this.#logger.error(key, { error });
     await this.#control.journal.error({ ...where, type: 'OTHER' }, error);
+  }
+
+  /** Servers that were reported and are understood now: their errors are resolved. A mapping's are when it runs. */
+  async #serversWork(seen: ReadonlySet<string>): Promise<void> {
+    for (const key of this.#reported.keys()) {
+      const id = / server (\d+)$|_servers (\d+)$/.exec(key);
+      if (id && !seen.has(key)) await this.#control.journal.resolveErrors({ serverId: Number(id[1] ?? id[2]) });
+    }
   }
 
   #forgetReports(prefix: string, still: ReadonlySet<string>): void {
@@ -515,21 +565,20 @@ export class Service {
     };
   }
 
-  /** A retry's time is told by the control database's clock; ours only says when to ask again. */
+  /** A retry's time is told by the control database's clock, and how long that is by our monotonic one: a clock that is set changes nothing (F56). */
   #retryIsDue(): boolean {
-    return (
-      this.#rows?.mappings.some((mapping) => mapping.state?.retryAt != null && this.#isDue(mapping.state.retryAt)) ??
-      false
-    );
+    return this.#rows?.mappings.some(({ state }) => state?.retryInMs != null && this.#isDue(state)) ?? false;
   }
 
-  #isDue(at: Date): boolean {
-    return at.getTime() <= Date.now();
+  #isDue(state: MappingStateRow): boolean {
+    return state.retryInMs !== null && this.#rowsReadAt + state.retryInMs <= performance.now();
   }
 
-  #lookSoon(): void {
-    this.#look = true;
-    setTimeout(() => this.#wake?.(), WAKE_DELAY_MS);
+  #lookSoon(ms = WAKE_DELAY_MS): void {
+    setTimeout(() => {
+      this.#look = true;
+      this.#wake?.();
+    }, ms).unref();
   }
 
   async #sleep(ms: number): Promise<void> {

@@ -45,6 +45,18 @@ export class VerificationSchedule {
     return due;
   }
 
+  /** A comparison that could not be made says nothing about the mapping: it is recorded, and made again at its next turn. */
+  async failed(mapping: PlannedMapping, error: SluiceError): Promise<void> {
+    if (error.code === 'CANCELLED' || error.code === 'FENCED') return;
+    const { control, logger } = this.#options;
+    const said = new SluiceError(error.code, `${mapping.label}: could not be verified: ${error.message}`, {
+      hint: error.hint ?? undefined,
+    });
+    if (await control.journal.error({ mappingId: mapping.row.mappingId, type: 'VERIFICATION' }, said)) {
+      logger.warn('verification was not possible', { mapping: mapping.label, error });
+    }
+  }
+
   async verify(mapping: PlannedMapping, signal: AbortSignal): Promise<void> {
     const { control, fleet, logger, settings } = this.#options;
     const startedAt = performance.now();

@@ -1,9 +1,9 @@
 /** Folds a backlog: blocks → collapse → apply, the same way the live stream goes (PROTOCOL, A copy, 4–5). */
-import type { KeyedChanges } from '../model/keyed-changes.ts';
+import type { Cell, ChangeCell, ChangeRelation } from '../model/changes.ts';
 import { SluiceError } from '../model/errors.ts';
-import type { ChangeCell, ChangeRelation } from '../model/changes.ts';
+import type { KeyedChanges } from '../model/keyed-changes.ts';
 import { displayName, type Table } from '../model/tables.ts';
-import type { ApplyCounts, FoldSession, Route, SnapshotSource, StoredBlock } from '../engines/contract.ts';
+import type { FoldSession, Route, SnapshotSource } from '../engines/contract.ts';
 import { decodeBlock } from './change-block.ts';
 import { Collapse, keyText } from './collapse.ts';
 import { decide, driftOf, isUnchanged, type Decision } from './drift.ts';
@@ -21,26 +21,31 @@ export interface AbsentSource {
   readonly table: Table;
 }
 
+type Fold = Parameters<FoldSession['finish']>[0];
+
 export interface Folder {
-  readonly fold: (
-    blocks: AsyncIterable<StoredBlock>,
-    apply: (changes: KeyedChanges) => Promise<ApplyCounts>,
-  ) => Promise<void>;
-  /** Values were fetched from the source since the last call of this. */
-  takeFetched(): boolean;
+  readonly fold: Fold;
+  /**
+   * The fold has come past a position that the source reached after everything fetched so far: those values are right now. True: no
+   * key is in doubt any more. False: some were fetched meanwhile; fold to the source's end once more.
+   */
+  settle(): boolean;
 }
 
 /** Looks at changes whose columns are not the route's, before they are folded; throws what stands in the way. */
 export type Guard = (relation: ChangeRelation) => Promise<void>;
 
+/** The source's table was altered while it was copied: what was loaded is of another shape. */
+export class TableAltered extends SluiceError {
+  constructor(table: Table) {
+    super('COPY_RESTARTED', `the columns of ${displayName(table.name)} were changed at the source during the copy`);
+  }
+}
+
 /** For a copy: changes made before the source's table became what the copy found are folded, later ones start it again. */
 export function copyGuard(described: Table, describe: () => Promise<Table | null>): () => Promise<void> {
   return async () => {
-    if (isUnchanged(described, await describe())) return;
-    throw new SluiceError(
-      'COPY_RESTARTED',
-      `the columns of ${displayName(described.name)} were changed at the source during the copy`,
-    );
+    if (!isUnchanged(described, await describe())) throw new TableAltered(described);
   };
 }
 
@@ -61,9 +66,18 @@ export function heldGuard(route: Route, describe: () => Promise<Table | null>): 
   };
 }
 
-/** `absent` null: absent values are those of the table that is folded into. */
+/** Keys in doubt that are remembered one by one; beyond it every key is in doubt (invariant 7). */
+const DOUBTFUL_KEYS = 100_000;
+
+/**
+ * Folds with absent values taken from the table that is folded into. With `absent`, while that table is not yet a state that
+ * existed, two kinds of them are fetched from the source instead (PROTOCOL, A copy, 4): those of a row whose key changed, because the row
+ * under its old key may be another one by now, and those of a row that is not there (it moved before it was read). A row that is there
+ * and keeps its key has them right as soon as the fold is past the end: whatever set them since the copy began is in the backlog.
+ */
 export function folder(route: Route, absent: AbsentSource | null, guard: Guard): Folder {
   const columns = route.columns.map((column) => column.source);
+  const doubt = absent ? new Doubt() : null;
   const options = {
     types: absent && new Map(route.columns.flatMap(({ source, type }) => (type === undefined ? [] : [[source, type]]))),
   };
@@ -74,21 +88,14 @@ export function folder(route: Route, absent: AbsentSource | null, guard: Guard):
     await guard(relation);
     guarded.add(drift);
   };
-  let fetched = false;
   return {
-    takeFetched: () => {
-      const was = fetched;
-      fetched = false;
-      return was;
-    },
-    fold: async (blocks, apply) => {
+    settle: () => doubt?.settle() ?? true,
+    fold: async (blocks, apply, missing) => {
       let collapse = new Collapse(columns, route.key, options);
       const flush = async () => {
         let changes = collapse.result();
-        if (changes.hasAbsent && absent) {
-          changes = await fetchAbsent(changes, collapse.visibility, absent);
-          fetched = true;
-        }
+        if (changes.hasAbsent && absent && doubt)
+          changes = await fetchAbsent(changes, collapse.visibility, absent, doubt, missing);
         if (changes.truncate || changes.deleteCount > 0 || changes.upsertCount > 0) await apply(changes);
         collapse = new Collapse(columns, route.key, options);
       };
@@ -101,6 +108,27 @@ export function folder(route: Route, absent: AbsentSource | null, guard: Guard):
       await flush();
     },
   };
+}
+
+/** Keys whose row may be ahead of the fold: all of them while chunks were read, later those whose values were fetched. */
+class Doubt {
+  #keys: Set<string> | null = null;
+  #fetched: Set<string> | null = new Set();
+
+  includes(key: string): boolean {
+    return this.#keys === null || this.#keys.has(key) || this.#fetched === null || this.#fetched.has(key);
+  }
+
+  add(key: string): void {
+    this.#fetched?.add(key);
+    if (this.#fetched !== null && this.#fetched.size > DOUBTFUL_KEYS) this.#fetched = null;
+  }
+
+  settle(): boolean {
+    this.#keys = this.#fetched;
+    this.#fetched = new Set();
+    return this.#keys?.size === 0;
+  }
 }
 
 /** Folds until little is left, or until two rounds in a row do not shrink what waits: the rest is for `finish`. */
@@ -118,44 +146,82 @@ export async function foldDown(session: FoldSession, fold: Folder['fold'], check
   }
 }
 
-/** Fills absent cells from the source; rows that are no longer there are left out: a later event says why. */
+/** Fills absent cells from the source where the folded table cannot; rows that are no longer there are left out: a later event says why. */
 async function fetchAbsent(
   changes: KeyedChanges,
   visibility: readonly string[],
   from: AbsentSource,
+  doubt: Doubt,
+  missing: Parameters<Fold>[2],
 ): Promise<KeyedChanges> {
   const width = changes.columns.length;
   const keyAt = changes.key.map((name) => changes.columns.indexOf(name));
-  const incomplete: { row: number; key: ChangeCell[] }[] = [];
+  const stayed: Incomplete[] = [];
+  const wanted: Incomplete[] = [];
   for (let row = 0; row < changes.upsertCount; row++) {
     const cells = changes.upserts.slice(row * width, (row + 1) * width);
-    if (cells.includes(undefined)) incomplete.push({ row, key: keyAt.map((at) => cells[at]) });
+    if (!cells.includes(undefined)) continue;
+    const incomplete = { row, key: keyAt.map((at) => cells[at] ?? null) };
+    const base = changes.bases.get(row);
+    if (!base) stayed.push(incomplete);
+    else if (doubt.includes(keyText(base))) wanted.push(incomplete);
   }
+  if (stayed.length > 0) {
+    for (const i of await missing(stayed.map(({ key }) => key))) {
+      const incomplete = stayed[i];
+      if (incomplete) wanted.push(incomplete);
+    }
+  }
+  if (wanted.length === 0) return changes;
   const rows = await from.snapshot.fetchRows(
     from.table,
     changes.columns,
     changes.key,
-    incomplete.map(({ key }) => key.map((cell) => cell ?? null)),
+    wanted.map(({ key }) => key),
     visibility,
   );
   const found = new Map<string, number>();
   for (let r = 0; r < rows.rows; r++) found.set(keyText(keyAt.map((at) => rows.cells[r * width + at])), r * width);
-  const missing = new Set<number>();
+  const gone = new Set<number>();
   const upserts = [...changes.upserts];
-  for (const { row, key } of incomplete) {
-    const at = found.get(keyText(key));
+  for (const { row, key } of wanted) {
+    const text = keyText(key);
+    doubt.add(text);
+    const at = found.get(text);
     if (at === undefined) {
-      missing.add(row);
+      gone.add(row);
       continue;
     }
     for (let c = 0; c < width; c++)
       if (upserts[row * width + c] === undefined) upserts[row * width + c] = rows.cells[at + c];
   }
-  return {
-    ...changes,
-    upserts: missing.size === 0 ? upserts : upserts.filter((_, i) => !missing.has(Math.floor(i / width))),
-    upsertCount: changes.upsertCount - missing.size,
-    bases: new Map(),
-    hasAbsent: false,
-  };
+  return without({ ...changes, upserts }, gone);
+}
+
+interface Incomplete {
+  /** The upsert's number. */
+  readonly row: number;
+  readonly key: Cell[];
+}
+
+/** The changes without some upserts; what a row that was filled had as its base is no longer needed. */
+function without(changes: KeyedChanges, gone: ReadonlySet<number>): KeyedChanges {
+  const width = changes.columns.length;
+  const upserts: ChangeCell[] = [];
+  const bases = new Map<number, readonly ChangeCell[]>();
+  let hasAbsent = false;
+  let count = 0;
+  for (let row = 0; row < changes.upsertCount; row++) {
+    if (gone.has(row)) continue;
+    const cells = changes.upserts.slice(row * width, (row + 1) * width);
+    if (cells.includes(undefined)) {
+      hasAbsent = true;
+      const base = changes.bases.get(row);
+      if (base) bases.set(count, base);
+    }
+    upserts.push(...cells);
+    count++;
+  }
+  // A fold meets rows that the copy has read already: none of them is known to be new.
+  return { ...changes, newCount: 0, upserts, upsertCount: count, bases, hasAbsent };
 }

@@ -1,6 +1,6 @@
 /** A full copy of one table, from the first look at its schema to the swap (PROTOCOL, A copy). Restartable at any instant. */
 import { failpoint } from '../model/failpoint.ts';
-import { hasCode, SluiceError } from '../model/errors.ts';
+import { hasCode, SluiceError, type ErrorCode } from '../model/errors.ts';
 import type { Finding } from '../model/findings.ts';
 import { displayName, type Table, type TableName } from '../model/tables.ts';
 import type {
@@ -15,7 +15,16 @@ import type {
   SnapshotSource,
 } from '../engines/contract.ts';
 import { notFollowed } from './drift.ts';
-import { copyGuard, folder, foldDown, heldGuard, RouteOutdated, ROUND_BYTES, type Guard } from './fold.ts';
+import {
+  copyGuard,
+  folder,
+  foldDown,
+  heldGuard,
+  RouteOutdated,
+  ROUND_BYTES,
+  TableAltered,
+  type Guard,
+} from './fold.ts';
 import { checkSchema, type SchemaCheck } from './schema-check.ts';
 
 export interface FullSyncOptions {
@@ -40,6 +49,8 @@ export interface FullSyncOptions {
   /** Past it the copy ends, the live table goes on (PROTOCOL, A copy). */
   readonly backlogMaxBytes: number;
   readonly signal: AbortSignal;
+  /** Why the change stream does not run now; null: it runs, or another process has it. */
+  readonly streamFailure: () => SluiceError | null;
   readonly progress: (progress: FullSyncProgress) => void;
   readonly findings: (findings: readonly Finding[]) => Promise<void>;
   readonly sourceObjects: (objects: readonly { kind: string; name: string; dropSql: string }[]) => Promise<void>;
@@ -58,10 +69,20 @@ export interface FullSyncResult {
   readonly differing: number | null;
 }
 
-export async function runFullSync(options: FullSyncOptions): Promise<FullSyncResult> {
+/** Null: the change stream has not begun yet, so nothing could; call again later. */
+export async function runFullSync(options: FullSyncOptions): Promise<FullSyncResult | null> {
   const job = new FullSync(options);
   return job.run();
 }
+
+/** For findings that no statement of ours can mend by itself. */
+const FIXES: Partial<Record<ErrorCode, string>> = {
+  KEY_REQUIRED: 'ALTER TABLE … ADD PRIMARY KEY (…) at the source, or set cdc_enabled = 0: full syncs need no key.',
+  KEY_INVALID:
+    'Name in primary_key_column the columns of a unique index whose columns are all NOT NULL, or create one on both sides; NULL means the primary key.',
+  SCHEMA_MISMATCH:
+    'sync_logs has a line per column. ALTER TABLE the destination, or drop its table: then it is made from the source.',
+};
 
 /** Looks at both tables and decides how one would be carried to the other. Throws when it cannot be. */
 export async function checkMapping(
@@ -102,7 +123,7 @@ export async function checkMapping(
       first.code,
       first.message + (others.length > 0 ? ` (and ${others.length} more, see sync_logs)` : ''),
       {
-        hint: first.fixSql.join('; ') || undefined,
+        hint: first.fixSql.join('; ') || FIXES[first.code],
       },
     );
   }
@@ -112,6 +133,7 @@ export async function checkMapping(
 /** Copies that found the table altered again before somebody is told. */
 const MAX_RESTARTS = 10;
 const RESTART_PAUSE_MS = 200;
+const STREAM_WAIT_MS = 3000;
 
 class FullSync {
   readonly #options: FullSyncOptions;
@@ -122,19 +144,19 @@ class FullSync {
   }
 
   /** The source's table may be altered at any time; a copy of what it no longer is starts again. */
-  async run(): Promise<FullSyncResult> {
+  async run(): Promise<FullSyncResult | null> {
     for (let attempt = 1; ; attempt++) {
       try {
         return await this.#attempt();
       } catch (error) {
-        if (!hasCode(error, 'COPY_RESTARTED') || attempt >= MAX_RESTARTS) throw error;
+        if (!(error instanceof TableAltered) || attempt >= MAX_RESTARTS) throw error;
         await this.#options.destination.destination?.copies.abandon(this.#options.mappingUid);
         await pause(RESTART_PAUSE_MS * attempt);
       }
     }
   }
 
-  async #attempt(): Promise<FullSyncResult> {
+  async #attempt(): Promise<FullSyncResult | null> {
     const { source, destination, stream } = this.#options;
     const snapshot = source.snapshot;
     const target = destination.destination;
@@ -170,6 +192,7 @@ class FullSync {
     };
     const guard = copyGuard(table, () => this.#describe());
     const session = await this.#open(request);
+    if (!session) return null;
     try {
       await failpoint('copy.opened');
       if (stream !== null && source.changes) {
@@ -177,11 +200,7 @@ class FullSync {
         await this.#options.sourceObjects(objects);
         await failpoint('copy.included');
       }
-      const rows = await this.#copy(session, snapshot, table, live, check);
-      this.#report({ phase: 'indexing' });
-      await session.buildKey();
-      await failpoint('copy.key-built');
-      if (stream !== null) await this.#foldToEnd(session, snapshot, table, guard);
+      const rows = await this.#fill(session, snapshot, table, live, check, guard);
       await session.buildIndexes();
       const differing = await this.#swap(session, live !== null, guard);
       await failpoint('copy.swapped');
@@ -212,14 +231,46 @@ class FullSync {
     return checkMapping(this.#options);
   }
 
-  /** The stream's owner makes the group's position row; until then there is no place to note that the copy began (invariant 1). */
-  async #open(request: GenerationRequest): Promise<CopySession> {
+  /**
+   * The stream's owner makes the group's position row; until then there is no place to note that the copy began (invariant 1).
+   * Not waited for long: whoever waits keeps a place in the queue from mappings of healthy streams (invariant 8).
+   */
+  async #open(request: GenerationRequest): Promise<CopySession | null> {
+    const until = performance.now() + STREAM_WAIT_MS;
     for (;;) {
       this.#check();
       const session = await this.#options.destination.destination?.copies.open(request);
       if (session) return session;
+      const failure = this.#options.streamFailure();
+      if (failure) throw failure;
+      if (performance.now() > until) return null;
       this.#report({ phase: 'waiting' });
       await pause(200);
+    }
+  }
+
+  /** Until the staging table is a state of the source that existed; from the beginning as often as it must be. */
+  async #fill(
+    session: CopySession,
+    snapshot: SnapshotSource,
+    table: Table,
+    live: Table | null,
+    check: SchemaCheck,
+    guard: ReturnType<typeof copyGuard>,
+  ): Promise<number> {
+    for (;;) {
+      try {
+        const rows = await this.#copy(session, snapshot, table, live, check);
+        this.#report({ phase: 'indexing' });
+        await session.buildKey();
+        await failpoint('copy.key-built');
+        if (this.#options.stream !== null) await this.#foldToEnd(session, snapshot, table, guard);
+        return rows;
+      } catch (error) {
+        if (!hasCode(error, 'COPY_RESTARTED') || error instanceof TableAltered) throw error;
+        this.#check();
+        await session.restart();
+      }
     }
   }
 
@@ -233,19 +284,14 @@ class FullSync {
     const columns = check.columns.map((column) => column.source);
     const lane = this.#lane(snapshot, table, live, check);
     if (this.#options.stream === null) return this.#copyWhole(session, snapshot, table, columns, lane);
-    for (;;) {
-      let plan = await session.plan();
-      if (!plan) {
-        plan = await this.#plan(snapshot, table);
-        await session.savePlan(plan);
-      }
-      try {
-        return await this.#copyChunks(session, snapshot, table, plan, columns, lane);
-      } catch (error) {
-        if (!hasCode(error, 'COPY_RESTARTED')) throw error;
-        await session.restart();
-      }
-    }
+    let plan = await session.plan();
+    const incarnation = await this.#incarnation();
+    if (!plan) {
+      plan = await this.#plan(snapshot, table);
+      if (incarnation !== null) plan = { ...plan, incarnation };
+      await session.savePlan(plan);
+    } else if ((plan.incarnation ?? null) !== incarnation) throw otherHistory();
+    return this.#copyChunks(session, snapshot, table, plan, columns, lane);
   }
 
   async #copyChunks(
@@ -271,7 +317,9 @@ class FullSync {
     const worker = async () => {
       for (let chunk = waiting.shift(); chunk && failed === null; chunk = waiting.shift()) {
         try {
-          rows += await this.#copyChunk(session, snapshot, table, plan.layout, chunk, columns, lane);
+          // Not `rows += await …`: that would add to what `rows` was before other workers went on.
+          const loaded = await this.#copyChunk(session, snapshot, table, plan.layout, chunk, columns, lane);
+          rows += loaded;
           await failpoint('copy.chunk-loaded');
           this.#report({ rows, chunksDone: this.#progress.chunksDone + 1 });
           await this.#limitBacklog(session);
@@ -333,6 +381,12 @@ class FullSync {
     return now;
   }
 
+  /** The source's history now; null: no changes are followed. */
+  async #incarnation(): Promise<string | null> {
+    const { changes } = this.#options.source;
+    return this.#options.stream !== null && changes ? changes.incarnation(await changes.end()) : null;
+  }
+
   /** Only past the end position is the staging table a state that existed; until then absent values come from the source. */
   async #foldToEnd(
     session: CopySession,
@@ -347,18 +401,18 @@ class FullSync {
     let end = await changes.end();
     for (;;) {
       this.#check();
-      await this.#limitBacklog(session);
-      // Read before the round: the backlog holds everything at or below it.
+      // Both read before the round: the backlog holds everything at or below the position, and one round takes all that waits.
       const position = await session.position();
+      const waiting = await this.#limitBacklog(session);
       const folded = await session.round(ROUND_BYTES, folding.fold);
       await failpoint('copy.folded');
-      if (folding.takeFetched()) {
-        // A fetched value may be newer than `end`: its row is right only once the fold has come to where it was read.
+      if (position !== null && waiting <= ROUND_BYTES && ['equal', 'after'].includes(changes.compare(position, end))) {
+        if (folding.settle()) {
+          if ((await session.plan())?.incarnation !== changes.incarnation(position)) throw otherHistory();
+          return;
+        }
         end = await changes.end();
-        continue;
-      }
-      if (position !== null && folded === 0 && ['equal', 'after'].includes(changes.compare(position, end))) return;
-      if (folded === 0) await pause(50);
+      } else if (folded === 0) await pause(50);
     }
   }
 
@@ -405,10 +459,11 @@ class FullSync {
     );
   }
 
-  async #limitBacklog(session: CopySession): Promise<void> {
-    if (this.#options.stream === null) return;
+  /** Bytes that wait to be folded. Throws BACKLOG_FULL. */
+  async #limitBacklog(session: CopySession): Promise<number> {
+    if (this.#options.stream === null) return 0;
     const waiting = await session.backlogBytes();
-    if (waiting <= this.#options.backlogMaxBytes) return;
+    if (waiting <= this.#options.backlogMaxBytes) return waiting;
     throw new SluiceError(
       'BACKLOG_FULL',
       `${waiting} bytes of changes wait for the copy, more than backlog_max_bytes`,
@@ -430,6 +485,11 @@ class FullSync {
   }
 }
 
+/** A failover: the chunks may hold rows that it took back, and no event will say so (PROTOCOL, The stream). */
+function otherHistory(): SluiceError {
+  return new SluiceError('COPY_RESTARTED', 'the source failed over during the copy');
+}
+
 /** The table's rows are there because of us: an earlier copy, or this one, put them there. */
 function isOurs(state: GenerationState | undefined, requestId: number): boolean {
   return (
@@ -442,7 +502,7 @@ function isOurs(state: GenerationState | undefined, requestId: number): boolean 
 class Throttle {
   readonly #perSecond: number | null;
   readonly #chunkBytes: number;
-  #next = Date.now();
+  #next = performance.now();
 
   constructor(perSecond: number | null, chunkBytes: number) {
     this.#perSecond = perSecond;
@@ -451,8 +511,8 @@ class Throttle {
 
   async wait(): Promise<void> {
     if (this.#perSecond === null || this.#perSecond <= 0) return;
-    this.#next = Math.max(this.#next, Date.now()) + (this.#chunkBytes / this.#perSecond) * 1000;
-    await pause(this.#next - Date.now());
+    this.#next = Math.max(this.#next, performance.now()) + (this.#chunkBytes / this.#perSecond) * 1000;
+    await pause(this.#next - performance.now());
   }
 }
 

@@ -63,6 +63,8 @@ export class GroupWriter {
   #applier: GroupApplier | null = null;
   #known: GroupState | null = null;
   #stagedPieces = 0;
+  /** Blocks of the piece in hand that are staged. */
+  #blocksIn = 0;
   /** Differences between a route's columns and a relation's that were looked at, and need nothing more. */
   readonly #settled = new Set<string>();
   #routes: readonly Route[] = [];
@@ -102,6 +104,7 @@ export class GroupWriter {
     this.#applier = applier;
     this.#known = applier.state;
     this.#stagedPieces = 0;
+    this.#blocksIn = 0;
     return true;
   }
 
@@ -155,12 +158,17 @@ export class GroupWriter {
 
   async #stage(piece: ChangePiece): Promise<void> {
     const applier = this.#session();
+    let block = 0;
     for (const table of piece.tables) {
-      for (const block of encodeBlocks(table, BLOCK_BYTES)) {
-        await applier.stage(block);
+      for (const each of encodeBlocks(table, BLOCK_BYTES)) {
+        // Tried again, it goes on behind the blocks that are in.
+        if (block++ < this.#blocksIn) continue;
+        await applier.stage(each);
         this.#stagedPieces++;
+        this.#blocksIn++;
       }
     }
+    this.#blocksIn = 0;
     await failpoint('stream.piece-staged');
   }
 

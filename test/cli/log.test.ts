@@ -2,7 +2,7 @@ import { expect } from 'chai';
 import { Writable } from 'node:stream';
 import { SluiceError } from '../../src/model/errors.ts';
 import { createLogger, type LoggerOptions } from '../../src/log/logger.ts';
-import { redact } from '../../src/log/redact.ts';
+import { redact } from '../../src/model/redact.ts';
 
 /** A logger and the lines that it wrote. */
 function capture(options: LoggerOptions = {}) {

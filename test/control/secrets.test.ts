@@ -1,6 +1,7 @@
 import { expect } from 'chai';
 import { randomBytes } from 'node:crypto';
-import { decryptSecret, encryptSecret, redact, resolveSecrets } from '../../src/control/secrets.ts';
+import { decryptSecret, encryptSecret, resolveSecrets } from '../../src/control/secrets.ts';
+import { redact } from '../../src/model/redact.ts';
 import { rejection } from './support.ts';
 
 const AWKWARD = 'p@ss/w:ord?#%[]{} "\'ü&=;';

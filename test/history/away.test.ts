@@ -55,7 +55,7 @@ describe('F46: a destination that is away', () => {
     directory = mkdtempSync(path.join(tmpdir(), 'sluice-away-'));
     chmodSync(directory, 0o755);
     remote = await startEmbeddedPostgres({ directory: path.join(directory, 'data'), settings: TEST_SETTINGS });
-    world = await createWorld({ cdc_check_interval_seconds: 1, max_retry_attempts: 1 });
+    world = await createWorld({ cdc_check_interval_seconds: 1, max_retry_attempts: 1, batch_max_bytes: 65_536 });
     await world.control.query(`INSERT INTO destination_servers (server_name, connection_string) VALUES ('far', $1)`, [
       remote.url(),
     ]);
@@ -84,13 +84,19 @@ describe('F46: a destination that is away', () => {
     await equal(world, 'near');
     // What the far one has not stored is still the source's to keep (invariant 3).
     const before = await retained();
+    // A transaction larger than a batch, and a later one that overwrites it: when the stream is read again for the far one,
+    // the near one must take nothing of the large one twice.
+    await world.source.query(`UPDATE near SET v = repeat('large', 20)`);
+    await equal(world, 'near');
     await world.source.query(`UPDATE near SET v = 'y'`);
     await equal(world, 'near');
     expect(await retained()).to.be.greaterThan(before);
     remote = await start();
     await remoteEqual();
     await world.state(far, 'streaming');
-    // And the one that was ahead has nothing twice.
+    // And the one that was ahead has nothing twice, nor with the next change.
+    await equal(world, 'near');
+    await world.source.query(`INSERT INTO near VALUES (99999, 'next')`);
     await equal(world, 'near');
     await eventually(async () => {
       if ((await retained()) > 500_000) throw new Error('the slot is still held');

@@ -1,6 +1,6 @@
 /** Errors of pg and knex on the control database, as ours. Messages carry no secret and no bound value (invariant 12). */
 import { SluiceError, type ErrorCode } from '../../model/errors.ts';
-import { redact } from '../secrets.ts';
+import { redact } from '../../model/redact.ts';
 
 const BY_STATE: Readonly<Record<string, ErrorCode>> = {
   '08': 'CONTROL_UNREACHABLE',

@@ -5,13 +5,13 @@ import type { Position } from '../../model/position.ts';
 import { displayName } from '../../model/tables.ts';
 import type { ApplyCounts, Block, GroupApplier, GroupState, GroupTransaction, Route } from '../contract.ts';
 import { PostgresCatalog } from './catalog.ts';
-import type { Connection, Session } from './connection.ts';
+import type { Connection, Row, Session } from './connection.ts';
 import { backlogTable, createBacklogSql } from './home.ts';
 import { pastFrozenHolders, sessionId } from './locks.ts';
 import { reshapeRoute } from './reshape.ts';
 import { ROUTE_COLUMNS, routeOf } from './routes.ts';
 import { quoteLiteral, quoteTable } from './sql.ts';
-import { APPLY_SETTINGS, TableApplier } from './table-applier.ts';
+import { APPLY_SETTINGS, beginApplying, TableApplier } from './table-applier.ts';
 
 /** As `Destination.takeGroup`. */
 export async function takeGroup(
@@ -138,11 +138,16 @@ class PostgresApplier implements GroupApplier {
       await this.#rollback();
       throw error;
     }
+    beginApplying(session);
     const routes = this.#routes ?? [];
-    let held: Map<string, Route> | null = null;
+    let held: Map<string, Route | null> | null = null;
     return {
       get routes() {
-        return held ? routes.map((route) => held?.get(route.mappingUid) ?? route) : routes;
+        return held
+          ? routes
+              .map((route) => (held?.has(route.mappingUid) ? (held.get(route.mappingUid) ?? null) : route))
+              .filter((route) => route !== null)
+          : routes;
       },
       staged: () => this.#readStaged(),
       apply: (route, changes) => this.#apply(route, changes),
@@ -162,9 +167,11 @@ class PostgresApplier implements GroupApplier {
         const statements = [
           `UPDATE sluice.positions SET position = ${quoteLiteral(position)}, updated_at = now() WHERE ${this.#where}`,
         ];
-        if (this.#staged > 0) statements.push(`DELETE FROM sluice.pieces WHERE ${this.#where}`);
+        // A commit that only changes a route stays where it is: the pieces are of the transaction that follows.
+        const isDone = this.#staged > 0 && position !== this.#state.position;
+        if (isDone) statements.push(`DELETE FROM sluice.pieces WHERE ${this.#where}`);
         await session.run('commit changes', [...statements, 'COMMIT']);
-        this.#staged = 0;
+        if (isDone) this.#staged = 0;
         this.#state = { ...this.#state, position };
         if (held) this.#routes = null;
       },
@@ -224,7 +231,7 @@ class PostgresApplier implements GroupApplier {
           },
         );
       }
-      table = new TableApplier(this.#session, described, route.columns, route.key);
+      table = new TableApplier(this.#session, described, route.columns, route.key, true);
       this.#tables.set(route.mappingUid, table);
     }
     return table.apply(changes);
@@ -239,16 +246,14 @@ class PostgresApplier implements GroupApplier {
     );
   }
 
-  async #hold(mappingUid: string): Promise<Route> {
+  async #hold(mappingUid: string): Promise<Route | null> {
     await holdMapping(this.#session, mappingUid);
     const [row] = await this.#session.query(
       'read the held route',
       `SELECT ${ROUTE_COLUMNS} FROM sluice.generations WHERE mapping_uid = $1`,
       [mappingUid],
     );
-    const route = row ? routeOf(row) : null;
-    if (!route) throw new SluiceError('INTERNAL', `mapping ${mappingUid} has nothing to hold`);
-    return route;
+    return row ? routeOf(row) : null;
   }
 
   /** Temporary tables made in this transaction are gone with it; those from before as well, so that memory and server agree. */
@@ -279,9 +284,23 @@ export async function holdMapping(session: Session, mappingUid: string): Promise
       WHERE mapping_uid = $1 AND is_live RETURNING stream, apply_group, backlog, backlog_generation`,
     [mappingUid],
   );
-  if (!row) return;
+  if (!row) {
+    // Not live: its first copy ends, and begins anew with another copier's epoch.
+    const [ended] = await session.query(
+      'end a copy that cannot go on',
+      `UPDATE sluice.generations SET backlog = NULL, backlog_generation = NULL, copy_request = NULL, copy_epoch = copy_epoch + 1, updated_at = now()
+        WHERE mapping_uid = $1 AND backlog = 'copy' RETURNING stream, apply_group`,
+      [mappingUid],
+    );
+    if (ended) await announceRoute(session, ended);
+    return;
+  }
   if (row['backlog'] === 'hold')
     await session.run('open a backlog', createBacklogSql(backlogTable(mappingUid, Number(row['backlog_generation']))));
+  await announceRoute(session, row);
+}
+
+async function announceRoute(session: Session, row: Row): Promise<void> {
   await session.query(
     'announce the new route',
     `UPDATE sluice.positions SET route_version = route_version + 1 WHERE stream = $1 AND apply_group = $2`,

@@ -38,6 +38,8 @@ export interface PostgresChangesOptions {
 const SLOT_WAIT_MS = 60_000;
 const INCLUDE_WAIT_MS = 60_000;
 const SILENCE_MS = 60_000;
+/** How often what depends on time is looked at, at least, ms. */
+const TICK_MS = 250;
 /** First byte of pgoutput's Begin message. */
 const BEGIN = 0x42;
 /** Status updates at least this often (the server's wal_receiver_status_interval is 10 s by default), ms. */
@@ -72,6 +74,11 @@ export class PostgresChanges implements ChangeSource {
    */
   compare(a: Position, b: Position): PositionOrder {
     return this.#lineage.compare(a, b);
+  }
+
+  incarnation(position: Position): string {
+    const place = parsePosition(position);
+    return place === null ? position : `${place.systemId}/${place.timeline}`;
   }
 
   display(position: Position): string {
@@ -561,7 +568,9 @@ class PostgresChangeReader implements ChangeReader {
       const taken = decoder.takeCompleted();
       if (taken?.end) this.#idle = taken.end;
     } else if (decoder.bytes >= this.#options.maxBytes) this.#cut(step === Step.Commit);
-    else if (step === Step.Commit && decoder.changes >= this.#options.maxChanges) this.#cut(true);
+    // While the consumer is busy the piece grows: the more waits, the fewer commits it takes.
+    else if (step === Step.Commit && decoder.changes >= this.#options.maxChanges && this.#waiting !== null)
+      this.#cut(true);
   }
 
   /** A transaction begins whose commit record is at `lsn`: what is complete is a piece by itself if a break lies between. */
@@ -710,6 +719,8 @@ class PostgresChangeReader implements ChangeReader {
     const now = performance.now();
     const interval = this.#options.idleProgressMs();
     const period = Math.min(Math.max(interval / 2, 20), this.#setup.statusMs);
+    // The interval may become shorter at any moment (somebody waits for progress now): it is asked for often.
+    const tick = Math.min(period, TICK_MS);
     if (!this.#paused && this.#stream !== null && now - this.#stream.heardAt > this.#setup.silenceMs) {
       this.#stream.destroy();
       this.#fail(
@@ -722,8 +733,9 @@ class PostgresChangeReader implements ChangeReader {
     }
     const wantsProgress =
       this.#idle === null && !this.#decoder.inTransaction && now - this.#idleAt >= interval - period;
-    if (wantsProgress || now - this.#statusAt >= this.#setup.statusMs - 10) this.#send(true);
+    const sinceStatus = now - this.#statusAt;
+    if ((wantsProgress && sinceStatus >= period - 10) || sinceStatus >= this.#setup.statusMs - 10) this.#send(true);
     this.#deliver();
-    this.#timer = setTimeout(() => this.#tick(), period);
+    this.#timer = setTimeout(() => this.#tick(), tick);
   }
 }

@@ -78,7 +78,10 @@ export class PostgresCopy extends PostgresFold implements CopySession {
 
   async restart(): Promise<void> {
     await this.session.transaction('BEGIN', async () => {
-      await this.#update('start the copy again', 'copy_plan = NULL, is_key_built = false, is_indexed = false');
+      await this.#update(
+        'start the copy again',
+        'copy_plan = NULL, is_key_built = false, is_indexed = false, folded_seq = 0',
+      );
       await this.session.query('discard chunk marks', `DELETE FROM sluice.chunks WHERE mapping_uid = $1`, [
         this.options.mappingUid,
       ]);
@@ -131,18 +134,22 @@ export class PostgresCopy extends PostgresFold implements CopySession {
     );
     if (row?.['is_key_built'] === 't') return;
     const build = this.#keySql();
-    if (build.length > 0) {
-      await this.session.run('make room for the key', [`SET maintenance_work_mem = '256MB'`]);
-      try {
-        await this.session.run('build the key', build);
-      } catch (error) {
-        if (!hasCode(error, 'ROW_REFUSED')) throw error;
-        await this.#dropDuplicates();
-        await this.session.run('build the key', build);
-      }
+    // Key and mark commit together: a copier that dies in between must not find a key it does not know of.
+    const work = () =>
+      this.session.transaction('BEGIN', async () => {
+        if (build.length > 0) {
+          await this.session.run('build the key', [`SET LOCAL maintenance_work_mem = '256MB'`, ...build]);
+        }
+        await this.session.run('gather statistics', [`ANALYZE ${quoteTable(this.options.target)}`]);
+        await this.#update('note that the key is built', 'is_key_built = true');
+      });
+    try {
+      await work();
+    } catch (error) {
+      if (!hasCode(error, 'ROW_REFUSED')) throw error;
+      await this.#dropDuplicates();
+      await work();
     }
-    await this.session.run('gather statistics', [`ANALYZE ${quoteTable(this.options.target)}`]);
-    await this.#update('note that the key is built', 'is_key_built = true');
   }
 
   async buildIndexes(): Promise<void> {
@@ -159,6 +166,7 @@ export class PostgresCopy extends PostgresFold implements CopySession {
       if (statements.length > 0) await this.session.run('build the indexes', statements);
       await this.#update('note that the indexes are built', 'is_indexed = true');
     });
+    await this.forgetTarget();
   }
 
   async compare(): Promise<{ differing: number }> {
@@ -219,9 +227,10 @@ export class PostgresCopy extends PostgresFold implements CopySession {
     if (this.#swap === 'absent') {
       await this.session.run(`put ${displayName(target)} in place`, [
         `CREATE SCHEMA IF NOT EXISTS ${quoteIdentifier(target.schema)}`,
+        // First out of our schema, under a name that is ours: its new name may be that of one of our own tables.
+        `ALTER TABLE ${quoteTable(this.options.target)} SET SCHEMA ${quoteIdentifier(target.schema)}`,
         ...(await this.#renameIndexes()),
-        `ALTER TABLE ${quoteTable(this.options.target)} RENAME TO ${quoteIdentifier(target.table)}`,
-        `ALTER TABLE ${quoteTable({ schema: this.options.target.schema, table: target.table })} SET SCHEMA ${quoteIdentifier(target.schema)}`,
+        `ALTER TABLE ${quoteTable({ schema: target.schema, table: this.options.target.table })} RENAME TO ${quoteIdentifier(target.table)}`,
       ]);
     } else {
       await this.session.run(`replace the rows of ${displayName(target)}`, [
@@ -295,7 +304,7 @@ export class PostgresCopy extends PostgresFold implements CopySession {
       row['new'] == null
         ? []
         : [
-            `ALTER INDEX ${quoteTable({ schema: this.options.target.schema, table: row['name'] ?? '' })} RENAME TO ${quoteIdentifier(row['new'])}`,
+            `ALTER INDEX ${quoteTable({ schema: target.schema, table: row['name'] ?? '' })} RENAME TO ${quoteIdentifier(row['new'])}`,
           ],
     );
   }

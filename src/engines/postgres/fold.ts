@@ -3,7 +3,7 @@ import { SluiceError } from '../../model/errors.ts';
 import type { KeyedChanges } from '../../model/keyed-changes.ts';
 import type { Position } from '../../model/position.ts';
 import { displayName, type Table, type TableName } from '../../model/tables.ts';
-import type { ApplyCounts, FoldSession, Route, StoredBlock } from '../contract.ts';
+import type { ApplyCounts, FoldSession, FoldWork, Route, StoredBlock } from '../contract.ts';
 import { bytesOf } from './applier.ts';
 import { PostgresCatalog } from './catalog.ts';
 import type { Connection, Session } from './connection.ts';
@@ -11,7 +11,7 @@ import { sqlState } from './errors.ts';
 import { backlogTable } from './home.ts';
 import { isLockFailure, pastFrozenHolders } from './locks.ts';
 import { quoteTable } from './sql.ts';
-import { TableApplier } from './table-applier.ts';
+import { beginApplying, TableApplier } from './table-applier.ts';
 
 export interface FoldOptions {
   readonly mappingUid: string;
@@ -25,8 +25,6 @@ export interface FoldOptions {
   /** What is folded into: the copy's staging table, or a held mapping's own. */
   readonly target: TableName;
 }
-
-type FoldWork = Parameters<FoldSession['finish']>[0];
 
 /** Locks on tables are waited for this long under the position row's lock; the stream queues behind it (PROTOCOL, A copy, 6). */
 const TABLE_LOCK_WAIT = '1s';
@@ -142,9 +140,22 @@ export class PostgresFold implements FoldSession {
   protected async prepareApplier(): Promise<TableApplier> {
     if (this.#applier) return this.#applier;
     const described = await this.describeTarget();
-    this.#applier = new TableApplier(this.session, described, this.options.route.columns, this.options.route.key);
+    this.#applier = new TableApplier(
+      this.session,
+      described,
+      this.options.route.columns,
+      this.options.route.key,
+      false,
+    );
     await this.#applier.prepare();
     return this.#applier;
+  }
+
+  /** The target has new indexes: rows that change the columns of unique ones are applied differently. */
+  protected async forgetTarget(): Promise<void> {
+    await this.#applier?.dropStages();
+    this.#applier = null;
+    this.#described = null;
   }
 
   protected async describeTarget(): Promise<Table> {
@@ -175,6 +186,7 @@ export class PostgresFold implements FoldSession {
 
   async #foldWaiting(folded: string, maxBytes: number, fold: FoldWork): Promise<number> {
     const applier = await this.prepareApplier();
+    beginApplying(this.session);
     let count = 0;
     let last = folded;
     let bytes = 0;
@@ -195,11 +207,12 @@ export class PostgresFold implements FoldSession {
         yield { seq: Number(last), bytes: block, changes: Number(row['changes']) };
       }
     }
-    await fold(blocks(), async (changes): Promise<ApplyCounts> => {
+    const apply = async (changes: KeyedChanges): Promise<ApplyCounts> => {
       const counts = await applier.apply(changes);
       await this.applied(changes, applier);
       return counts;
-    });
+    };
+    await fold(blocks(), apply, (keys) => applier.missing(keys));
     if (count > 0) {
       await session.query(
         'mark how far the backlog was folded',

@@ -168,6 +168,12 @@ describe('PostgreSQL change stream, servers of their own', function () {
     writeFileSync(path.join(root, 'copy', 'recovery.signal'), '');
     await start({ restore_command: '/bin/false' }, 'copy');
     const copy = await client();
+    for (;;) {
+      // It serves readers before the promotion is through.
+      const [row] = await copy.query<{ recovering: boolean }>('SELECT pg_is_in_recovery() AS recovering');
+      if (!row?.recovering) break;
+      await sleep(50);
+    }
     await copy.query(`INSERT INTO t VALUES (3, 'copy')`);
     const promoted = changesOf(server.url());
     const now = await promoted.end();
