@@ -119,7 +119,7 @@ export class Arena {
            FROM sync_status WHERE mapping_id = ${id} AND sync_type = 'FULL_SYNC' ORDER BY status_id DESC LIMIT 1`,
       );
       if (row?.status === 'COMPLETED') return { seconds: Number(row.seconds), rows: Number(row.rows) };
-      if (row?.status === 'ERROR') throw new Error(`the copy failed: ${row.error}\n${this.#lastWords()}`);
+      if (row?.status === 'ERROR') throw new Error(`the copy failed: ${row.error}\n${this.lastWords()}`);
       this.#mustRun();
       await sleep(50);
     }
@@ -165,14 +165,14 @@ export class Arena {
 
   #mustRun(): void {
     if (this.#service?.exitCode === null && this.#service.signalCode === null) return;
-    throw new Error(`the service does not run:\n${this.#lastWords()}`);
+    throw new Error(`the service does not run:\n${this.lastWords()}`);
   }
 
   get #logFile(): string {
     return path.join(this.folder, 'service.log');
   }
 
-  #lastWords(): string {
+  lastWords(): string {
     return existsSync(this.#logFile) ? readFileSync(this.#logFile, 'utf8').split('\n').slice(-15).join('\n') : '';
   }
 

@@ -63,7 +63,7 @@ async function copyWithSluice(arena: Arena, database: string, rows: number): Pro
   await arena.createControl();
   arena.startService();
   const result = await arena.copy('orders', database);
-  if (result.rows !== rows) throw new Error(`sluice reports ${result.rows} rows`);
+  if (result.rows !== rows) throw new Error(`sluice reports ${result.rows} rows:\n${arena.lastWords()}`);
   await arena.stopService();
   await dropSlots(arena);
   return result.seconds;

@@ -31,8 +31,8 @@ export interface MappingStateRow {
   readonly errorMessage: string | null;
   readonly errorHint: string | null;
   readonly retryAt: Date | null;
-  /** By the database's clock, when the row was read. */
-  readonly retryDue: boolean;
+  /** Until then, by the database's clock when the row was read, ms; never below 0. Null: no retry is planned. */
+  readonly retryInMs: number | null;
   readonly attempts: number;
   readonly personHash: string | null;
   readonly triggerSeenZero: boolean;
@@ -118,6 +118,46 @@ export class MappingStates {
     });
   }
 
+  /** Why changes of mappings that are served do not arrive; their state stays. One statement per 1000. */
+  async note(mappingUids: readonly string[], error: SluiceError): Promise<void> {
+    await this.#notes(mappingUids, (queries) => ({
+      error_code: error.code,
+      error_message: storable(error.message),
+      error_hint: error.hint === null ? null : storable(error.hint),
+      updated_at: this.#context.now(queries),
+    }));
+  }
+
+  /** Takes back what `note` said, unless something else was said since. */
+  async clear(mappingUids: readonly string[], code: ErrorCode): Promise<void> {
+    await this.#notes(
+      mappingUids,
+      (queries) => ({
+        error_code: null,
+        error_message: null,
+        error_hint: null,
+        updated_at: this.#context.now(queries),
+      }),
+      code,
+    );
+  }
+
+  async #notes(
+    mappingUids: readonly string[],
+    change: (queries: Queries) => Record<string, unknown>,
+    code?: ErrorCode,
+  ): Promise<void> {
+    for (let at = 0; at < mappingUids.length; at += CHUNK) {
+      await this.#context.run('write what keeps mappings from changes', (queries) => {
+        const query = queries(TABLE)
+          .whereIn('mapping_uid', mappingUids.slice(at, at + CHUNK))
+          .where('state', 'streaming')
+          .update(change(queries));
+        return code === undefined ? query : query.where('error_code', code);
+      });
+    }
+  }
+
   /** Adds what streams did since the last flush: one statement per 1000 mappings. */
   async addCounters(rows: readonly CounterRow[]): Promise<void> {
     for (let at = 0; at < rows.length; at += CHUNK) {
@@ -188,7 +228,7 @@ export interface StateColumns {
   error_message: string | null;
   error_hint: string | null;
   retry_at: Date | null;
-  retry_due: number;
+  read_at: Date;
   attempts: number;
   person_hash: string | null;
   trigger_seen_zero: number;
@@ -208,7 +248,7 @@ export function stateColumns(context: ControlContext, queries: Queries) {
     's.error_message',
     's.error_hint',
     's.retry_at',
-    queries.raw('case when s.retry_at <= ? then 1 else 0 end as retry_due', [context.now(queries)]),
+    queries.raw('? as read_at', [context.now(queries)]),
     's.attempts',
     's.person_hash',
     's.trigger_seen_zero',
@@ -233,7 +273,7 @@ export function stateFrom(row: StateColumns): MappingStateRow {
     errorMessage: row.error_message,
     errorHint: row.error_hint,
     retryAt: row.retry_at,
-    retryDue: row.retry_due === 1,
+    retryInMs: row.retry_at === null ? null : Math.max(0, row.retry_at.getTime() - row.read_at.getTime()),
     attempts: row.attempts,
     personHash: row.person_hash,
     triggerSeenZero: row.trigger_seen_zero === 1,

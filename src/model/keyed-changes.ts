@@ -17,6 +17,11 @@ export interface KeyedChanges {
   /** Rows that must exist afterwards, flat, `columns.length` cells each. Key cells are never absent. */
   readonly upserts: readonly ChangeCell[];
   /**
+   * The first so many upserts are complete rows made within these changes, under keys that no row had before them: a destination
+   * that is exactly where these changes begin can insert them without looking.
+   */
+  readonly newCount: number;
+  /**
    * For upserts with absent cells whose row had another key before: that key, by the upsert's number. An upsert with
    * absent cells that is not in here finds them under its own key.
    */

@@ -18,6 +18,8 @@ export interface MappingJobsOptions {
   readonly owner: Owner;
   readonly logger: Logger;
   readonly settings: () => Settings;
+  /** Why a change stream of this process does not run now; null: it does, or is another's. */
+  readonly streamFailure: (stream: string) => SluiceError | null;
 }
 
 /** How often a running copy asks whether it was cancelled, ms. */
@@ -30,12 +32,12 @@ export class MappingJobs {
     this.#options = options;
   }
 
-  /** Runs the request that is open for the mapping, if any. */
-  async copy(mapping: PlannedMapping, signal: AbortSignal): Promise<void> {
+  /** Runs the request that is open for the mapping, if any. False: it could not begin yet. */
+  async copy(mapping: PlannedMapping, signal: AbortSignal): Promise<boolean> {
     const { control, fleet, owner, logger } = this.#options;
     const { mappingUid, mappingId } = mapping.row;
     const claimed = await control.requests.claim(mappingUid, owner.id);
-    if (!claimed) return;
+    if (!claimed) return true;
     const { request } = claimed;
     const destination = fleet.database(mapping.destination);
     const startedAt = performance.now();
@@ -90,6 +92,7 @@ export class MappingJobs {
           lockWaitMs: settings.lease_seconds * 1000,
           backlogMaxBytes: settings.backlog_max_bytes,
           signal: abort.signal,
+          streamFailure: () => (mapping.stream === null ? null : this.#options.streamFailure(mapping.stream)),
           progress: (progress) => {
             rows = progress.rows;
             run.progress(pace.of(progress)).catch(() => undefined);
@@ -97,6 +100,10 @@ export class MappingJobs {
           findings: (findings) => this.#logFindings(mapping, findings),
           sourceObjects: (objects) => this.#recordObjects(mapping, objects),
         });
+        if (!result) {
+          await run.progress({ phase: 'waiting' });
+          return false;
+        }
         rows = result.rows;
       }
       await control.requests.finish(request.requestId, { outcome: 'completed', rowsCopied: rows });
@@ -121,10 +128,11 @@ export class MappingJobs {
       clearInterval(watch);
       signal.removeEventListener('abort', stop);
     }
+    return true;
   }
 
-  /** `initial_sync = 'none'`: the table is taken as it is, changes are followed from now on. */
-  async adopt(mapping: PlannedMapping): Promise<void> {
+  /** `initial_sync = 'none'`: the table is taken as it is, changes are followed from now on. False: it could not begin yet. */
+  async adopt(mapping: PlannedMapping): Promise<boolean> {
     const { control, fleet, logger, settings } = this.#options;
     const source = fleet.database(mapping.source);
     const destination = fleet.database(mapping.destination);
@@ -164,14 +172,19 @@ export class MappingJobs {
       live,
       lockWaitMs: settings().lease_seconds * 1000,
     });
-    // No position row yet: the stream's owner makes it; the next poll tries again.
-    if (!adopted) return;
+    // No position row yet: the stream's owner makes it; it is tried again.
+    if (!adopted) {
+      const failure = mapping.stream === null ? null : this.#options.streamFailure(mapping.stream);
+      if (failure) throw failure;
+      return false;
+    }
     if (mapping.stream !== null && source.changes) {
       const { objects } = await source.changes.include(mapping.stream, table, check.key);
       await this.#recordObjects(mapping, objects);
     }
     await this.#setState(mapping, mapping.stream === null ? 'idle' : 'streaming');
     logger.info('table adopted', { mapping: mapping.label });
+    return true;
   }
 
   /** Disabled: changes go to a backlog from now on (PROTOCOL, Changes). */
@@ -186,8 +199,8 @@ export class MappingJobs {
     logger.info('mapping paused', { mapping: mapping.label });
   }
 
-  /** Enabled again, or tried again after a failure: whatever the destination says is missing is done. */
-  async settle(mapping: PlannedMapping, signal: AbortSignal): Promise<void> {
+  /** Enabled again, or tried again after a failure: whatever the destination says is missing is done. False: nothing was. */
+  async settle(mapping: PlannedMapping, signal: AbortSignal): Promise<boolean> {
     const { control, fleet, logger, settings } = this.#options;
     const { mappingUid, mappingId } = mapping.row;
     const destination = fleet.database(mapping.destination);
@@ -195,7 +208,7 @@ export class MappingJobs {
     if (!copies) throw new SluiceError('CAPABILITY_MISSING', `${mapping.label}: the destination cannot be written`);
     await destination.destination?.prepare();
     const [state] = await copies.states([mappingUid]);
-    if (await this.#leftBehind(mapping, state?.route ?? null)) return;
+    if (await this.#leftBehind(mapping, state?.route ?? null)) return true;
     if (state?.route?.backlog === 'hold') {
       if (state.backlogBytes > settings().backlog_max_bytes) {
         await copies.forget(mappingUid);
@@ -216,15 +229,19 @@ export class MappingJobs {
       });
       await this.#resumed(mapping, 'streaming');
       logger.info('mapping resumed', { mapping: mapping.label });
-      return;
+      return true;
     } else if (state?.route?.live || (mapping.stream === null && state?.liveGeneration != null)) {
       await this.#resumed(mapping, mapping.stream === null ? 'idle' : 'streaming');
-      return;
+      return true;
     }
-    if (mapping.row.running ?? mapping.row.queued) return;
+    if (mapping.row.running ?? mapping.row.queued) {
+      if (mapping.row.state?.personHash === mapping.row.personHash) return false;
+      await this.#setState(mapping, mapping.row.state?.state ?? 'new');
+      return true;
+    }
     if (mapping.row.state?.state === 'gap') {
       await control.requests.create({ mappingId, mappingUid, reason: 'gap' });
-      return;
+      return true;
     }
     if (state?.finishedRequest != null && mapping.row.state?.state !== 'failed') {
       // It was served once, and what happened since is in no backlog.
@@ -232,13 +249,14 @@ export class MappingJobs {
         hint: `UPDATE table_mappings SET is_full_sync = 1 WHERE mapping_id = ${mappingId};`,
       });
       await control.states.set(mappingUid, 'gap', { error: { code: gap.code, message: gap.message, hint: gap.hint } });
-      return;
+      return true;
     }
     await control.requests.create({
       mappingId,
       mappingUid,
       reason: state?.finishedRequest == null ? 'initial' : 'gap',
     });
+    return true;
   }
 
   /**

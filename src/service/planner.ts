@@ -98,17 +98,11 @@ export function plan(input: PlanInput): Plan {
 
 function place(input: PlanInput, row: MappingRow): PlannedMapping {
   const label = `mapping ${row.mappingId} (${row.sourceTable})`;
-  const sourceServer = requireServer(
-    input.sources.get(row.serverId),
-    `${label}: source_servers has no usable row ${row.serverId}`,
-  );
+  const sourceServer = requireServer(label, 'source_servers', row.serverId, input.sources.get(row.serverId));
   const destServer =
     row.destServerId === null
       ? input.controlServer
-      : requireServer(
-          input.destinations.get(row.destServerId),
-          `${label}: destination_servers has no usable row ${row.destServerId}`,
-        );
+      : requireServer(label, 'destination_servers', row.destServerId, input.destinations.get(row.destServerId));
   const sourceEngine = engineOf(sourceServer.connectionString);
   const destEngine = engineOf(destServer.connectionString);
   const sourceDatabase = row.sourceDatabase ?? sourceEngine.databaseOf(sourceServer.connectionString);
@@ -141,7 +135,8 @@ function place(input: PlanInput, row: MappingRow): PlannedMapping {
       hint: 'Set dest_database, dest_schema or dest_table to another place.',
     });
   }
-  const group = row.applyGroup ?? DEFAULT_GROUP;
+  // Two rows may name the same server, under two names of its host: each has groups of its own there.
+  const group = `${row.applyGroup ?? DEFAULT_GROUP}${destServer.serverId === null ? '' : `@${destServer.serverId}`}`;
   return {
     row,
     label,
@@ -156,10 +151,19 @@ function place(input: PlanInput, row: MappingRow): PlannedMapping {
   };
 }
 
-function requireServer(server: ResolvedServer | undefined, missing: string): ResolvedServer {
-  if (!server) throw new SluiceError('MAPPING_INVALID', missing);
-  if (server.error) throw server.error;
-  return server;
+function requireServer(label: string, table: string, id: number, server: ResolvedServer | undefined): ResolvedServer {
+  if (!server) {
+    throw new SluiceError('MAPPING_INVALID', `${label}: the row of ${table} with server_id ${id} cannot be used`, {
+      hint: `SELECT * FROM v_recent_errors says what is wrong with it.`,
+    });
+  }
+  if (!server.error) return server;
+  const { code, message, hint, retry } = server.error;
+  throw new SluiceError(code, `${label}: ${table}, server_id ${id}: ${message}`, {
+    hint: hint ?? undefined,
+    retry,
+    cause: server.error,
+  });
 }
 
 function streamsOf(mappings: readonly PlannedMapping[]): Map<string, PlannedStream> {

@@ -8,6 +8,7 @@ import {
   resolveSecrets,
   thisProcess,
   type ControlDatabase,
+  type MappingStateRow,
   type PlanRows,
   type ServerRow,
   type Settings,
@@ -40,7 +41,21 @@ const DISPLAY_INTERVAL_MS = 60 * 1000;
 /** A wake-up storm (500 jobs that end at once) becomes one poll. */
 const WAKE_DELAY_MS = 50;
 
+/** What could not begin yet is tried again so soon, ms. */
+const AGAIN_MS = 1000;
+
+/** Kept as the person's hash of a row that is refused, so that any usable row counts as changed. */
+const REFUSED = 'refused';
+
 type JobKind = 'copy' | 'adopt' | 'pause' | 'settle' | 'verify';
+
+interface Job {
+  readonly kind: JobKind;
+  /** The hash of the person's row it works by; null while it waits for its turn. */
+  readonly begunWith: () => string | null;
+  readonly abort: AbortController;
+  readonly done: Promise<void>;
+}
 
 export class Service {
   readonly #options: ServiceOptions;
@@ -49,7 +64,7 @@ export class Service {
   readonly #owner = thisProcess();
   readonly #leases: LeaseKeeper;
   readonly #streams = new Map<string, { host: StreamHost; done: Promise<void> }>();
-  readonly #jobs = new Map<string, { kind: JobKind; abort: AbortController; done: Promise<void> }>();
+  readonly #jobs = new Map<string, Job>();
   readonly #queue = new PQueue({ concurrency: DEFAULT_SETTINGS.parallel_scheduler_count });
   readonly #serverQueues = new Map<number, PQueue>();
   #fleet: Fleet | null = null;
@@ -63,6 +78,8 @@ export class Service {
   #installationUid = '';
   #plan: Plan | null = null;
   #rows: PlanRows | null = null;
+  /** On performance.now(). */
+  #rowsReadAt = 0;
   #configFingerprint: string | null = null;
   #reported = new Map<string, string>();
   #stopping = false;
@@ -92,12 +109,11 @@ export class Service {
         } catch (error) {
           const known = toSluiceError(error);
           if (known.code === 'CONTROL_TOO_NEW') throw known;
-          if (known.retry === 'backoff') {
-            // Said once: streams and copies go on without it (F55).
-            if (!this.#isAway)
-              this.#logger.error('the control database does not answer; waiting for it', { error: known });
-            this.#isAway = true;
-          } else this.#logger.error('a poll failed', { error: known });
+          // Said once: streams and copies go on without it (F55).
+          if (known.code !== 'CONTROL_UNREACHABLE') this.#logger.error('a poll failed', { error: known });
+          else if (!this.#isAway)
+            this.#logger.error('the control database does not answer; waiting for it', { error: known });
+          this.#isAway ||= known.code === 'CONTROL_UNREACHABLE';
         }
         await this.#sleep(this.#isAway ? 1000 : this.#settings.cdc_check_interval_seconds * 1000);
       }
@@ -114,10 +130,9 @@ export class Service {
 
   async #cycle(): Promise<void> {
     if (!this.#fleet) await this.#begin();
-    const answer = await this.#control.readPlanRows(
-      this.#look || this.#retryIsDue() ? null : (this.#rows?.fingerprint ?? null),
-    );
+    const isLook = this.#look || this.#retryIsDue();
     this.#look = false;
+    const answer = await this.#control.readPlanRows(isLook ? null : (this.#rows?.fingerprint ?? null));
     if (answer.configFingerprint !== this.#configFingerprint) await this.#readSettings(answer.configFingerprint);
     if (!('unchanged' in answer)) await this.#replan(answer);
     await this.#startStreams();
@@ -139,6 +154,7 @@ export class Service {
       owner: this.#owner,
       logger,
       settings: () => this.#settings,
+      streamFailure: (stream) => this.#streams.get(stream)?.host.failure ?? null,
     });
     this.#triggers = new TriggerColumns(control, this.#fleet, logger);
     this.#watch = new StreamWatch({
@@ -175,6 +191,7 @@ export class Service {
       if (!('unchanged' in again)) rows = again;
     }
     this.#rows = rows;
+    this.#rowsReadAt = performance.now();
     const sources = await resolveAll(rows.sources);
     const destinations = await resolveAll(rows.destinations);
     for (const [id, server] of sources) if (!server.error) this.#knownSources.set(id, server);
@@ -207,9 +224,20 @@ export class Service {
         leaseSeconds: this.#settings.lease_seconds,
       });
     }
+    this.#endOutdatedJobs();
+  }
+
+  /** What a running job was told no longer holds: it ends at its next step, and what is wanted now comes next (F51). */
+  #endOutdatedJobs(): void {
     for (const [uid, job] of this.#jobs) {
       const mapping = this.#mapping(uid);
-      if (!mapping && job.kind !== 'verify') job.abort.abort(new SluiceError('CANCELLED', 'the mapping was deleted'));
+      const begunWith = job.begunWith();
+      if (job.kind === 'verify' || begunWith === null) continue;
+      if (!mapping) job.abort.abort(new SluiceError('CANCELLED', 'the mapping was deleted'));
+      else if (job.kind !== 'pause' && !mapping.enabled)
+        job.abort.abort(new SluiceError('CANCELLED', `${mapping.label} was disabled`));
+      else if (begunWith !== mapping.row.personHash)
+        job.abort.abort(new SluiceError('CANCELLED', `${mapping.label} was changed`));
     }
   }
 
@@ -284,9 +312,12 @@ export class Service {
   #wantedJob(mapping: PlannedMapping): JobKind | null {
     const { state, running, queued, initialSync, onGap, personHash } = mapping.row;
     if (this.#stopping || this.#jobs.has(mapping.row.mappingUid) || !state) return null;
-    const retryWaits = state.retryAt !== null && !this.#isDue(state.retryAt) && state.personHash === personHash;
+    const retryWaits = state.retryInMs !== null && !this.#isDue(state) && state.personHash === personHash;
     if (!mapping.enabled) return state.state === 'paused' || state.state === 'gap' ? null : 'pause';
     const isOpen = running !== null || queued?.confirmed === true;
+    // What an earlier version of the row asked for is settled before anything is copied by the new one.
+    const isChanged = state.personHash !== null && state.personHash !== personHash;
+    if (isOpen && isChanged && state.state !== 'gap') return 'settle';
     if (isOpen && !(running !== null && retryWaits)) return 'copy';
     switch (state.state) {
       case 'new':
@@ -312,16 +343,24 @@ export class Service {
   #enqueue(planned: PlannedMapping, kind: JobKind): void {
     const uid = planned.row.mappingUid;
     const abort = new AbortController();
+    /** How soon its consequences are looked at, ms; null: at the next poll. */
+    let next: number | null = WAKE_DELAY_MS;
+    let begunWith: string | null = null;
     const work = async () => {
       // It may have waited long in the queue: as the row is now, not as it was.
       const mapping = this.#mapping(uid);
       if (this.#stopping || abort.signal.aborted || !mapping) return;
       if (!mapping.enabled && kind !== 'pause') return;
+      begunWith = mapping.row.personHash;
       const key = `mapping:${uid}`;
       const taken = await this.#leases.take(key, () => abort.abort(new SluiceError('FENCED', 'the lease was lost')));
-      if (!taken) return;
+      if (!taken) {
+        // Another process does it, and will for a while.
+        next = null;
+        return;
+      }
       try {
-        await this.#runJob(mapping, kind, abort.signal);
+        if (!(await this.#runJob(mapping, kind, abort.signal))) next = AGAIN_MS;
       } finally {
         await this.#leases.giveUp(key).catch(() => undefined);
       }
@@ -339,28 +378,33 @@ export class Service {
         await this.#jobsRunner
           ?.failed(planned, known)
           .catch((again: unknown) => this.#logger.error('a failure could not be recorded', { error: again }));
+        // A failed copy says in its state when it is tried again; what has no such place must not spin.
+        next = kind === 'pause' ? null : AGAIN_MS;
       })
       .finally(() => {
         this.#jobs.delete(uid);
-        if (kind !== 'verify') this.#lookSoon();
+        if (kind !== 'verify' && next !== null) this.#lookSoon(next);
       });
-    this.#jobs.set(uid, { kind, abort, done });
+    this.#jobs.set(uid, { kind, begunWith: () => begunWith, abort, done });
   }
 
-  async #runJob(mapping: PlannedMapping, kind: JobKind, signal: AbortSignal): Promise<void> {
+  /** False: nothing could be done yet. */
+  async #runJob(mapping: PlannedMapping, kind: JobKind, signal: AbortSignal): Promise<boolean> {
     const runner = this.#jobsRunner;
-    if (!runner) return;
+    if (!runner) return false;
     switch (kind) {
       case 'copy':
         return runner.copy(mapping, signal);
       case 'adopt':
         return runner.adopt(mapping);
       case 'pause':
-        return runner.pause(mapping);
+        await runner.pause(mapping);
+        return true;
       case 'settle':
         return runner.settle(mapping, signal);
       case 'verify':
-        return this.#verification?.verify(mapping, signal);
+        await this.#verification?.verify(mapping, signal);
+        return true;
     }
   }
 
@@ -415,8 +459,8 @@ export class Service {
       if (mapping.enabled && queued && !queued.confirmed) {
         await this.#triggers
           ?.settle(mapping, queued.requestId)
+          .then(() => this.#lookSoon())
           .catch((error: unknown) => this.#logger.warn('the trigger column was not reset yet', { error }));
-        this.#lookSoon();
       }
     }
     const made = await this.#triggers
@@ -489,6 +533,7 @@ export class Service {
         await this.#report(`${role} ${server.serverId}`, { serverId: server.serverId }, server.error);
       }
     }
+    await this.#serversWork(seen);
     this.#forgetReports('mapping ', seen);
     this.#forgetReports('source', seen);
     this.#forgetReports('destination', seen);
@@ -500,6 +545,7 @@ export class Service {
       .set(mappingUid, 'failed', {
         error: { code: error.code, message: error.message, hint: error.hint },
         retryInSeconds: null,
+        personHash: REFUSED,
       })
       .catch((problem: unknown) => this.#logger.debug('state was not written', { error: problem }));
   }
@@ -511,6 +557,14 @@ export class Service {
     this.#reported.set(key, text);
     this.#logger.error(key, { error });
     await this.#control.journal.error({ ...where, type: 'OTHER' }, error);
+  }
+
+  /** Servers that were reported and are understood now: their errors are resolved. A mapping's are when it runs. */
+  async #serversWork(seen: ReadonlySet<string>): Promise<void> {
+    for (const key of this.#reported.keys()) {
+      const id = / server (\d+)$|_servers (\d+)$/.exec(key);
+      if (id && !seen.has(key)) await this.#control.journal.resolveErrors({ serverId: Number(id[1] ?? id[2]) });
+    }
   }
 
   #forgetReports(prefix: string, still: ReadonlySet<string>): void {
@@ -544,21 +598,20 @@ export class Service {
     };
   }
 
-  /** A retry's time is told by the control database's clock; ours only says when to ask again. */
+  /** A retry's time is told by the control database's clock, and how long that is by our monotonic one: a clock that is set changes nothing (F56). */
   #retryIsDue(): boolean {
-    return (
-      this.#rows?.mappings.some((mapping) => mapping.state?.retryAt != null && this.#isDue(mapping.state.retryAt)) ??
-      false
-    );
+    return this.#rows?.mappings.some(({ state }) => state?.retryInMs != null && this.#isDue(state)) ?? false;
   }
 
-  #isDue(at: Date): boolean {
-    return at.getTime() <= Date.now();
+  #isDue(state: MappingStateRow): boolean {
+    return state.retryInMs !== null && this.#rowsReadAt + state.retryInMs <= performance.now();
   }
 
-  #lookSoon(): void {
-    this.#look = true;
-    setTimeout(() => this.#wake?.(), WAKE_DELAY_MS);
+  #lookSoon(ms = WAKE_DELAY_MS): void {
+    setTimeout(() => {
+      this.#look = true;
+      this.#wake?.();
+    }, ms).unref();
   }
 
   async #sleep(ms: number): Promise<void> {

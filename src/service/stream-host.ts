@@ -42,6 +42,7 @@ export class StreamHost {
   #plan: PlannedStream;
   #stream: Stream | null = null;
   #stopped = false;
+  #failure: SluiceError | null = null;
   #wake: () => void = () => undefined;
   readonly #totals = new Map<string, Totals>();
   readonly #runs = new Map<string, { run: Run; records: number }>();
@@ -50,6 +51,11 @@ export class StreamHost {
   constructor(options: StreamHostOptions, plan: PlannedStream) {
     this.#options = options;
     this.#plan = plan;
+  }
+
+  /** Why it does not run now. */
+  get failure(): SluiceError | null {
+    return this.#failure;
   }
 
   get name(): string {
@@ -68,7 +74,7 @@ export class StreamHost {
     let backoff = 1000;
     try {
       while (!this.#stopped) {
-        const startedAt = Date.now();
+        const startedAt = performance.now();
         // While the control database is away nobody else can have taken it: what runs goes on, what begins waits.
         if (!this.#options.isOwner()) {
           await this.#pause(1000);
@@ -77,7 +83,7 @@ export class StreamHost {
         try {
           await this.#reconcile();
           this.#stream = this.#make();
-          logger.info('change stream started', { owner: this.#options.owner.id });
+          if (!this.#failure) logger.info('change stream started', { owner: this.#options.owner.id });
           await this.#stream.run();
         } catch (error) {
           const known = toSluiceError(error);
@@ -85,7 +91,7 @@ export class StreamHost {
             logger.warn('change stream has a newer owner', { error: known });
             return;
           }
-          if (Date.now() - startedAt > MAX_BACKOFF_MS) backoff = 1000;
+          if (performance.now() - startedAt > MAX_BACKOFF_MS) backoff = 1000;
           await this.#failed(known);
           await this.#pause(backoff * (0.75 + Math.random() / 2));
           backoff = Math.min(MAX_BACKOFF_MS, backoff * 2);
@@ -223,6 +229,11 @@ export class StreamHost {
   }
 
   #committed(position: Position, committedAt: number | null, counts: ReadonlyMap<string, ApplyCounts>): void {
+    if (this.#failure) {
+      const failure = this.#failure;
+      this.#failure = null;
+      void this.#recovered(failure);
+    }
     for (const [uid, each] of counts) {
       const sum = this.#totals.get(uid) ?? { inserted: 0, updated: 0, deleted: 0, committedAt: null, position: null };
       this.#totals.set(uid, {
@@ -317,12 +328,43 @@ export class StreamHost {
   }
 
   async #failed(error: SluiceError): Promise<void> {
-    this.#options.logger.error('change stream failed; it is tried again', { error });
-    // Not the mappings' fault: they keep their state, and each shows why nothing arrives.
-    for (const group of this.#plan.groups.values()) {
-      for (const mapping of group.mappings) await this.#journal(mapping, error);
-    }
+    const { control, logger } = this.#options;
+    const isNew = this.#failure?.code !== error.code || this.#failure.message !== error.message;
+    this.#failure = error;
+    // Not the mappings' fault: they keep their state, and each shows why nothing arrives. Others learn it from their own copy.
+    const served = this.#served();
+    const names = served.slice(0, 3).map((mapping) => mapping.label);
+    const mapping = served.length > 3 ? [...names, `and ${served.length - 3} more`] : names;
+    logger[isNew ? 'error' : 'debug']('change stream failed; it is tried again', {
+      ...(mapping.length > 0 ? { mapping: mapping.join(', ') } : {}),
+      error,
+    });
+    const uids = served.map((each) => each.row.mappingUid);
+    await control.states.note(uids, error).catch(() => undefined);
+    for (const each of served) await this.#journal(each, error);
     if (hasCode(error, 'GAP')) await this.#gap([...this.#plan.groups.keys()], error);
+  }
+
+  /** The first commit after a failure: what was said of it is taken back. */
+  async #recovered(failure: SluiceError): Promise<void> {
+    const { control, logger } = this.#options;
+    logger.info('the change stream is back');
+    const served = this.#served();
+    try {
+      await control.states.clear(
+        served.map((each) => each.row.mappingUid),
+        failure.code,
+      );
+      for (const each of served) await control.journal.resolveErrors({ mappingId: each.row.mappingId }, 'CDC');
+    } catch (error) {
+      logger.debug('the recovery was not written', { error });
+    }
+  }
+
+  #served(): PlannedMapping[] {
+    return [...this.#plan.groups.values()].flatMap((group) =>
+      group.mappings.filter((mapping) => mapping.row.state?.state === 'streaming'),
+    );
   }
 
   async #journal(mapping: PlannedMapping, error: SluiceError): Promise<void> {

@@ -3,6 +3,7 @@
  * delete of the old key and an upsert of the new one; an absent value stays absent until something supplies it, and is
  * never NULL. The same code serves the live stream and the fold of a backlog.
  */
+import { isUtf8 } from 'node:buffer';
 import { Op, type ChangeCell, type TableChanges } from '../model/changes.ts';
 import type { KeyedChanges } from '../model/keyed-changes.ts';
 import { SluiceError } from '../model/errors.ts';
@@ -21,6 +22,8 @@ export class Collapse {
   readonly #slots = new Map<string, number>();
   // One entry per slot.
   #alive: boolean[] = [];
+  /** The first change of the key made its row: before these changes no row had it. */
+  #fresh: boolean[] = [];
   #bases: Base[] = [];
   #slotKeys: ChangeCell[] = [];
   #cells: ChangeCell[] = [];
@@ -88,52 +91,88 @@ export class Collapse {
   }
 
   result(): KeyedChanges {
-    const width = this.#columns.length;
     const keyWidth = this.#key.length;
     const deletes: ChangeCell[] = [];
-    const upserts: ChangeCell[] = [];
     const bases = new Map<number, readonly ChangeCell[]>();
+    const fresh: number[] = [];
+    const others: number[] = [];
     let hasAbsent = false;
-    let upsertCount = 0;
-    let deleteCount = 0;
     for (let slot = 0; slot < this.#alive.length; slot++) {
-      if (this.#alive[slot]) {
-        let absent = false;
-        for (let c = 0; c < width; c++) {
-          const cell = this.#cells[slot * width + c];
-          if (cell === undefined) absent = true;
-          upserts.push(cell);
-        }
-        if (absent) {
-          hasAbsent = true;
-          const base = this.#bases[slot];
-          if (base) bases.set(upsertCount, base);
-        }
-        upsertCount++;
-      } else if (!this.#truncate) {
-        for (let k = 0; k < keyWidth; k++) deletes.push(this.#slotKeys[slot * keyWidth + k]);
-        deleteCount++;
-      }
+      if (this.#alive[slot]) (this.#isNew(slot) ? fresh : others).push(slot);
+      else if (!this.#truncate) for (let k = 0; k < keyWidth; k++) deletes.push(this.#slotKeys[slot * keyWidth + k]);
     }
+    others.forEach((slot, i) => {
+      if (!this.#isIncomplete(slot)) return;
+      hasAbsent = true;
+      const base = this.#bases[slot];
+      if (base) bases.set(fresh.length + i, base);
+    });
     return {
       columns: this.#columns,
       key: this.#key,
       truncate: this.#truncate,
       deletes,
-      upserts,
+      upserts: this.#rows([...fresh, ...others]),
+      newCount: fresh.length,
       bases,
       hasAbsent,
-      deleteCount,
-      upsertCount,
+      deleteCount: deletes.length / keyWidth,
+      upsertCount: fresh.length + others.length,
     };
   }
 
+  /** The cells of these slots; when they are all there are, in order, without copying. */
+  #rows(slots: readonly number[]): readonly ChangeCell[] {
+    if (slots.length === this.#alive.length && slots.every((slot, i) => slot === i)) return this.#cells;
+    const width = this.#columns.length;
+    const cells: ChangeCell[] = [];
+    for (const slot of slots) for (let at = slot * width; at < (slot + 1) * width; at++) cells.push(this.#cells[at]);
+    return cells;
+  }
+
+  #isNew(slot: number): boolean {
+    return this.#fresh[slot] === true && this.#bases[slot] === NONE && !this.#isIncomplete(slot);
+  }
+
+  #isIncomplete(slot: number): boolean {
+    const width = this.#columns.length;
+    for (let at = slot * width; at < (slot + 1) * width; at++) if (this.#cells[at] === undefined) return true;
+    return false;
+  }
+
   #insert(cells: readonly ChangeCell[], at: number, source: readonly number[], keySource: readonly number[]): void {
-    const slot = this.#slot(cells, at, keySource);
-    this.#alive[slot] = true;
-    this.#bases[slot] = NONE;
+    const text = keyOf(cells, at, keySource);
+    const known = this.#slots.get(text);
+    if (known === undefined) {
+      this.#append(text, cells, at, source, keySource);
+      return;
+    }
+    this.#alive[known] = true;
+    this.#bases[known] = NONE;
     // A column that the relation no longer has is NULL in a new row, never "as before".
-    this.#put(slot, cells, at, source, false);
+    this.#put(known, cells, at, source, false);
+  }
+
+  /** The most frequent change by far: a row under a key not seen before. */
+  #append(
+    text: string,
+    cells: readonly ChangeCell[],
+    at: number,
+    source: readonly number[],
+    keySource: readonly number[],
+  ): void {
+    this.#slots.set(text, this.#alive.length);
+    this.#alive.push(true);
+    this.#fresh.push(true);
+    this.#bases.push(NONE);
+    for (const c of keySource) this.#slotKeys.push(cells[at + c]);
+    let bytes = 64 + text.length;
+    for (const from of source) {
+      const cell = from < 0 ? null : cells[at + from];
+      this.#cells.push(cell);
+      bytes += 16 + (cell ? cell.length : 0);
+    }
+    this.#bytes += bytes;
   }
 
   #update(
@@ -145,9 +184,9 @@ export class Collapse {
   ): void {
     const keyMoved = oldAt >= 0 && keyOf(cells, oldAt, keySource) !== keyOf(cells, newAt, keySource);
     if (!keyMoved) {
-      const known = this.#slots.has(keyOf(cells, newAt, keySource));
+      const keys = this.#alive.length;
       const slot = this.#slot(cells, newAt, keySource);
-      if (!known || !this.#alive[slot]) {
+      if (slot === keys || !this.#alive[slot]) {
         this.#alive[slot] = true;
         this.#bases[slot] = this.#truncate ? NONE : SELF;
         this.#forget(slot);
@@ -167,7 +206,7 @@ export class Collapse {
       base = keySource.map((c) => cells[oldAt + c]);
     }
     this.#kill(from ?? this.#slot(cells, oldAt, keySource));
-    const slot = this.#slot(cells, newAt, keySource);
+    const slot = this.#slot(cells, newAt, keySource, true);
     this.#alive[slot] = true;
     this.#bases[slot] = base;
     this.#forget(slot);
@@ -175,13 +214,14 @@ export class Collapse {
     this.#put(slot, cells, newAt, source, true);
   }
 
-  #slot(cells: readonly ChangeCell[], at: number, keySource: readonly number[]): number {
+  #slot(cells: readonly ChangeCell[], at: number, keySource: readonly number[], fresh = false): number {
     const text = keyOf(cells, at, keySource);
     let slot = this.#slots.get(text);
     if (slot === undefined) {
       slot = this.#alive.length;
       this.#slots.set(text, slot);
       this.#alive.push(false);
+      this.#fresh.push(fresh);
       this.#bases.push(SELF);
       for (const c of keySource) this.#slotKeys.push(cells[at + c]);
       for (let c = 0; c < this.#columns.length; c++) this.#cells.push(undefined);
@@ -219,6 +259,7 @@ export class Collapse {
   #reset(): void {
     this.#slots.clear();
     this.#alive = [];
+    this.#fresh = [];
     this.#bases = [];
     this.#slotKeys = [];
     this.#cells = [];
@@ -246,12 +287,14 @@ export function keyText(cells: readonly ChangeCell[]): string {
   );
 }
 
+/**
+ * Strings and their UTF-8 bytes must meet in one key, and bytes that are not UTF-8 may not meet anything else: no text of a source
+ * begins with half a surrogate pair.
+ */
 function cellText(cell: ChangeCell): string {
+  if (typeof cell === 'string') return cell;
   if (cell === undefined) throw new SluiceError('INTERNAL', 'a change carries no value for a key column');
-  if (cell === null) return '\u0000null';
-  // Strings and their UTF-8 bytes must meet in one key: both as latin1 of the bytes.
-  if (typeof cell === 'string') return Buffer.from(cell, 'utf8').toString('latin1');
-  return (cell instanceof Buffer ? cell : Buffer.from(cell.buffer, cell.byteOffset, cell.byteLength)).toString(
-    'latin1',
-  );
+  if (cell === null) return '\udfffnull';
+  const bytes = cell instanceof Buffer ? cell : Buffer.from(cell.buffer, cell.byteOffset, cell.byteLength);
+  return isUtf8(bytes) ? bytes.toString('utf8') : `\udfff${bytes.toString('latin1')}`;
 }

@@ -174,5 +174,6 @@ function without(changes: KeyedChanges, gone: ReadonlySet<number>): KeyedChanges
     upserts.push(...cells);
     count++;
   }
-  return { ...changes, upserts, upsertCount: count, bases, hasAbsent };
+  // A fold meets rows that the copy has read already: none of them is known to be new.
+  return { ...changes, newCount: 0, upserts, upsertCount: count, bases, hasAbsent };
 }

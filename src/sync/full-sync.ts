@@ -1,6 +1,6 @@
 /** A full copy of one table, from the first look at its schema to the swap (PROTOCOL, A copy). Restartable at any instant. */
 import { failpoint } from '../model/failpoint.ts';
-import { hasCode, SluiceError } from '../model/errors.ts';
+import { hasCode, SluiceError, type ErrorCode } from '../model/errors.ts';
 import type { Finding } from '../model/findings.ts';
 import { displayName, type Table, type TableName } from '../model/tables.ts';
 import type {
@@ -37,6 +37,8 @@ export interface FullSyncOptions {
   /** Past it the copy ends, the live table goes on (PROTOCOL, A copy). */
   readonly backlogMaxBytes: number;
   readonly signal: AbortSignal;
+  /** Why the change stream does not run now; null: it runs, or another process has it. */
+  readonly streamFailure: () => SluiceError | null;
   readonly progress: (progress: FullSyncProgress) => void;
   readonly findings: (findings: readonly Finding[]) => Promise<void>;
   readonly sourceObjects: (objects: readonly { kind: string; name: string; dropSql: string }[]) => Promise<void>;
@@ -55,10 +57,20 @@ export interface FullSyncResult {
   readonly differing: number | null;
 }
 
-export async function runFullSync(options: FullSyncOptions): Promise<FullSyncResult> {
+/** Null: the change stream has not begun yet, so nothing could; call again later. */
+export async function runFullSync(options: FullSyncOptions): Promise<FullSyncResult | null> {
   const job = new FullSync(options);
   return job.run();
 }
+
+/** For findings that no statement of ours can mend by itself. */
+const FIXES: Partial<Record<ErrorCode, string>> = {
+  KEY_REQUIRED: 'ALTER TABLE … ADD PRIMARY KEY (…) at the source, or set cdc_enabled = 0: full syncs need no key.',
+  KEY_INVALID:
+    'Name in primary_key_column the columns of a unique index whose columns are all NOT NULL, or create one on both sides; NULL means the primary key.',
+  SCHEMA_MISMATCH:
+    'sync_logs has a line per column. ALTER TABLE the destination, or drop its table: then it is made from the source.',
+};
 
 /** Looks at both tables and decides how one would be carried to the other. Throws when it cannot be. */
 export async function checkMapping(
@@ -97,12 +109,14 @@ export async function checkMapping(
       first.code,
       first.message + (others.length > 0 ? ` (and ${others.length} more, see sync_logs)` : ''),
       {
-        hint: first.fixSql.join('; ') || undefined,
+        hint: first.fixSql.join('; ') || FIXES[first.code],
       },
     );
   }
   return { table, live, check };
 }
+
+const STREAM_WAIT_MS = 3000;
 
 class FullSync {
   readonly #options: FullSyncOptions;
@@ -112,7 +126,7 @@ class FullSync {
     this.#options = options;
   }
 
-  async run(): Promise<FullSyncResult> {
+  async run(): Promise<FullSyncResult | null> {
     const { source, destination, stream } = this.#options;
     const snapshot = source.snapshot;
     const target = destination.destination;
@@ -147,6 +161,7 @@ class FullSync {
       lockWaitMs: this.#options.lockWaitMs,
     };
     const session = await this.#open(request);
+    if (!session) return null;
     try {
       await failpoint('copy.opened');
       if (stream !== null && source.changes) {
@@ -164,12 +179,19 @@ class FullSync {
     }
   }
 
-  /** The stream's owner makes the group's position row; until then there is no place to note that the copy began (invariant 1). */
-  async #open(request: GenerationRequest): Promise<CopySession> {
+  /**
+   * The stream's owner makes the group's position row; until then there is no place to note that the copy began (invariant 1).
+   * Not waited for long: whoever waits keeps a place in the queue from mappings of healthy streams (invariant 8).
+   */
+  async #open(request: GenerationRequest): Promise<CopySession | null> {
+    const until = performance.now() + STREAM_WAIT_MS;
     for (;;) {
       this.#check();
       const session = await this.#options.destination.destination?.copies.open(request);
       if (session) return session;
+      const failure = this.#options.streamFailure();
+      if (failure) throw failure;
+      if (performance.now() > until) return null;
       this.#report({ phase: 'waiting' });
       await pause(200);
     }
@@ -242,7 +264,9 @@ class FullSync {
     const worker = async () => {
       for (let chunk = waiting.shift(); chunk && failed === null; chunk = waiting.shift()) {
         try {
-          rows += await this.#copyChunk(session, snapshot, table, plan.layout, chunk, columns, lane);
+          // Not `rows += await …`: that would add to what `rows` was before other workers went on.
+          const loaded = await this.#copyChunk(session, snapshot, table, plan.layout, chunk, columns, lane);
+          rows += loaded;
           await failpoint('copy.chunk-loaded');
           this.#report({ rows, chunksDone: this.#progress.chunksDone + 1 });
           await this.#limitBacklog(session);
@@ -408,7 +432,7 @@ function isOurs(state: GenerationState | undefined, requestId: number): boolean 
 class Throttle {
   readonly #perSecond: number | null;
   readonly #chunkBytes: number;
-  #next = Date.now();
+  #next = performance.now();
 
   constructor(perSecond: number | null, chunkBytes: number) {
     this.#perSecond = perSecond;
@@ -417,8 +441,8 @@ class Throttle {
 
   async wait(): Promise<void> {
     if (this.#perSecond === null || this.#perSecond <= 0) return;
-    this.#next = Math.max(this.#next, Date.now()) + (this.#chunkBytes / this.#perSecond) * 1000;
-    await pause(this.#next - Date.now());
+    this.#next = Math.max(this.#next, performance.now()) + (this.#chunkBytes / this.#perSecond) * 1000;
+    await pause(this.#next - performance.now());
   }
 }
 

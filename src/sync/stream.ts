@@ -290,15 +290,15 @@ export class Stream {
     const { holdMaxMs } = this.#options.settings();
     for (const member of this.#members.values()) {
       if (member.awaySince === null || member.released) continue;
-      if (Date.now() - member.awaySince > holdMaxMs || (await this.#holdsTooMuch(member))) {
+      if (performance.now() - member.awaySince > holdMaxMs || (await this.#holdsTooMuch(member))) {
         await this.release(
           member.spec.id,
           `the destination has been away for longer than hold_max_hours or hold_max_bytes allow`,
         );
         continue;
       }
-      if (Date.now() < member.retryAt) continue;
-      member.retryAt = Date.now() + AWAY_RETRY_MS;
+      if (performance.now() < member.retryAt) continue;
+      member.retryAt = performance.now() + AWAY_RETRY_MS;
       try {
         await member.spec.destination.prepare();
         // It answers again: everybody reads on from the lowest position.
@@ -312,8 +312,8 @@ export class Stream {
   /** A group that was let go starts again where the stream is now, once its destination answers; its mappings stay in `gap`. */
   async #readmit(member: Member): Promise<void> {
     const at = this.#at;
-    if (at === null || Date.now() < member.retryAt) return;
-    member.retryAt = Date.now() + AWAY_RETRY_MS;
+    if (at === null || performance.now() < member.retryAt) return;
+    member.retryAt = performance.now() + AWAY_RETRY_MS;
     try {
       await member.spec.destination.prepare();
       await this.#resetAt(member, at);
@@ -404,8 +404,8 @@ export class Stream {
     const error = toSluiceError(thrown);
     if (error.code === 'FENCED') throw error;
     if (member.awaySince === null) this.#options.events.away(member.spec.id, error);
-    member.awaySince ??= Date.now();
-    member.retryAt = Date.now() + AWAY_RETRY_MS;
+    member.awaySince ??= performance.now();
+    member.retryAt = performance.now() + AWAY_RETRY_MS;
   }
 
   #isBack(member: Member): void {
@@ -414,8 +414,8 @@ export class Stream {
   }
 
   async #pause(ms: number): Promise<void> {
-    const until = Date.now() + ms;
-    while (!this.#stopping && Date.now() < until) await new Promise((resolve) => setTimeout(resolve, 50));
+    const until = performance.now() + ms;
+    while (!this.#stopping && performance.now() < until) await new Promise((resolve) => setTimeout(resolve, 50));
   }
 
   async #close(): Promise<void> {

@@ -47,9 +47,9 @@ describe('control: states of mappings', () => {
     const { states } = test.control;
     const error = { code: 'KEY_REQUIRED', message: 'no key', hint: 'add one' } as const;
     await states.set(mappingUid, 'failed', { error, attempts: 2, retryInSeconds: 900, personHash: 'h' });
-    expect(await state()).to.include({ errorCode: 'KEY_REQUIRED', errorHint: 'add one', attempts: 2, retryDue: false });
+    expect(await state()).to.include({ errorCode: 'KEY_REQUIRED', errorHint: 'add one', attempts: 2 });
     await test.query(`UPDATE mapping_state SET retry_at = retry_at - interval '15 minutes'`);
-    expect((await state())?.retryDue).to.equal(true);
+    expect((await state())?.retryInMs).to.equal(0);
     await states.set(mappingUid, 'copying', { stream: 'pg:1', serverId: 1 });
     expect(await state()).to.deep.include({
       state: 'copying',

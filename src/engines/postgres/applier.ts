@@ -4,13 +4,14 @@ import type { KeyedChanges } from '../../model/keyed-changes.ts';
 import type { Position } from '../../model/position.ts';
 import { displayName } from '../../model/tables.ts';
 import type { ApplyCounts, Block, GroupApplier, GroupState, GroupTransaction, Route } from '../contract.ts';
+import { readBlock } from './blocks.ts';
 import { PostgresCatalog } from './catalog.ts';
 import type { Connection, Row, Session } from './connection.ts';
 import { backlogTable, createBacklogSql } from './home.ts';
 import { pastFrozenHolders, sessionId } from './locks.ts';
 import { ROUTE_COLUMNS, routeOf } from './routes.ts';
 import { quoteLiteral, quoteTable } from './sql.ts';
-import { APPLY_SETTINGS, TableApplier } from './table-applier.ts';
+import { APPLY_SETTINGS, beginApplying, TableApplier } from './table-applier.ts';
 
 /** As `Destination.takeGroup`. */
 export async function takeGroup(
@@ -95,8 +96,6 @@ class PostgresApplier implements GroupApplier {
   #routes: readonly Route[] | null = null;
   #tables = new Map<string, TableApplier>();
   #staged = 0;
-  /** Stands for the transaction under way. */
-  #transaction = {};
 
   constructor(connection: Connection, session: Session, state: GroupState, lockWaitMs: number) {
     this.#connection = connection;
@@ -112,7 +111,6 @@ class PostgresApplier implements GroupApplier {
 
   async begin(): Promise<GroupTransaction> {
     const session = this.#session;
-    this.#transaction = {};
     try {
       const [row] = await pastFrozenHolders(this.#connection, session, this.#lockWaitMs, () =>
         session.query(
@@ -140,6 +138,7 @@ class PostgresApplier implements GroupApplier {
       await this.#rollback();
       throw error;
     }
+    beginApplying(session);
     const routes = this.#routes ?? [];
     let held: Map<string, Route | null> | null = null;
     return {
@@ -201,16 +200,12 @@ class PostgresApplier implements GroupApplier {
 
   async *#readStaged(): AsyncGenerator<Block> {
     if (this.#staged === 0) return;
-    let after = '0';
-    for (;;) {
-      const [row] = await this.#session.query(
-        'read a staged piece',
-        `SELECT seq, changes, block FROM sluice.pieces WHERE ${this.#where} AND epoch = $1 AND seq > $2 ORDER BY seq LIMIT 1`,
-        [this.#state.epoch, after],
-      );
-      if (!row) return;
-      after = row['seq'] ?? after;
-      yield { bytes: bytesOf(row['block']), changes: Number(row['changes']) };
+    const source = `FROM sluice.pieces WHERE ${this.#where} AND epoch = ${this.#state.epoch}`;
+    for (let after = 0; ;) {
+      const block = await readBlock(this.#session, 'read a staged piece', source, after);
+      if (!block) return;
+      after = block.seq;
+      yield block;
     }
   }
 
@@ -227,10 +222,10 @@ class PostgresApplier implements GroupApplier {
           },
         );
       }
-      table = new TableApplier(this.#session, described, route.columns, route.key);
+      table = new TableApplier(this.#session, described, route.columns, route.key, true);
       this.#tables.set(route.mappingUid, table);
     }
-    return table.apply(changes, this.#transaction);
+    return table.apply(changes);
   }
 
   async #append(route: Route, block: Block): Promise<void> {
@@ -302,9 +297,4 @@ async function announceRoute(session: Session, row: Row): Promise<void> {
     `UPDATE sluice.positions SET route_version = route_version + 1 WHERE stream = $1 AND apply_group = $2`,
     [row['stream'], row['apply_group']],
   );
-}
-
-/** bytea as the server prints it (\x…). */
-export function bytesOf(text: string | null | undefined): Buffer {
-  return Buffer.from((text ?? '').slice(2), 'hex');
 }

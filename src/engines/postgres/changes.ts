@@ -580,8 +580,10 @@ class PostgresChangeReader implements ChangeReader {
       // Nothing of ours in it (servers before 15 send empty transactions): it is progress, not a piece.
       const taken = decoder.takeCompleted();
       if (taken?.end) this.#idle = taken.end;
-    } else if (decoder.bytes >= this.#options.maxBytes) this.#cut(step === Step.Commit);
-    else if (step === Step.Commit && decoder.changes >= this.#options.maxChanges) this.#cut(true);
+    } else if (decoder.bytes >= this.#pieceBytes()) this.#cut(step === Step.Commit);
+    // While the consumer is busy the piece grows: the more waits, the fewer commits it takes.
+    else if (step === Step.Commit && decoder.changes >= this.#options.maxChanges && this.#waiting !== null)
+      this.#cut(true);
   }
 
   /** A transaction begins whose commit record is at `lsn`: what is complete is a piece by itself if a break lies between. */
@@ -601,7 +603,7 @@ class PostgresChangeReader implements ChangeReader {
       this.#enqueue(completed);
       this.#begun = false;
     }
-    if (!atCommit && this.#decoder.bytes >= this.#options.maxBytes) {
+    if (!atCommit && this.#decoder.bytes >= this.#pieceBytes()) {
       this.#enqueue(this.#decoder.takeOpen());
       this.#begun = true;
     }
@@ -643,10 +645,21 @@ class PostgresChangeReader implements ChangeReader {
         this.#deliver();
       });
     }
-    if (!this.#paused && this.#buffered() >= this.#options.maxBytes) {
+    if (!this.#paused && this.#buffered() >= this.#aheadBytes()) {
       this.#paused = true;
       this.#stream?.pause();
     }
+  }
+
+  /** Size of a piece that ends inside a transaction: once it must be taken apart, small parts cost no more and hold less. */
+  #pieceBytes(): number {
+    return this.#begun ? this.#options.maxBytes / 4 : this.#options.maxBytes;
+  }
+
+  /** The consumer holds a piece as well: what it may take next is half of what may be held, unless one transaction needs it all. */
+  #aheadBytes(): number {
+    const ready = this.#queue.length > 0 || this.#decoder.completed > 0;
+    return ready ? this.#options.maxBytes / 2 : this.#pieceBytes();
   }
 
   #buffered(): number {
@@ -684,7 +697,7 @@ class PostgresChangeReader implements ChangeReader {
     this.#idleAt = performance.now();
     this.#waiting = null;
     waiting.resolve({ done: false, value: piece });
-    if (this.#paused && this.#buffered() < this.#options.maxBytes) {
+    if (this.#paused && this.#buffered() < this.#aheadBytes()) {
       this.#paused = false;
       this.#stream?.resume();
     }

@@ -227,9 +227,10 @@ export class PostgresCopy extends PostgresFold implements CopySession {
     if (this.#swap === 'absent') {
       await this.session.run(`put ${displayName(target)} in place`, [
         `CREATE SCHEMA IF NOT EXISTS ${quoteIdentifier(target.schema)}`,
+        // First out of our schema, under a name that is ours: its new name may be that of one of our own tables.
+        `ALTER TABLE ${quoteTable(this.options.target)} SET SCHEMA ${quoteIdentifier(target.schema)}`,
         ...(await this.#renameIndexes()),
-        `ALTER TABLE ${quoteTable(this.options.target)} RENAME TO ${quoteIdentifier(target.table)}`,
-        `ALTER TABLE ${quoteTable({ schema: this.options.target.schema, table: target.table })} SET SCHEMA ${quoteIdentifier(target.schema)}`,
+        `ALTER TABLE ${quoteTable({ schema: target.schema, table: this.options.target.table })} RENAME TO ${quoteIdentifier(target.table)}`,
       ]);
     } else {
       await this.session.run(`replace the rows of ${displayName(target)}`, [
@@ -303,7 +304,7 @@ export class PostgresCopy extends PostgresFold implements CopySession {
       row['new'] == null
         ? []
         : [
-            `ALTER INDEX ${quoteTable({ schema: this.options.target.schema, table: row['name'] ?? '' })} RENAME TO ${quoteIdentifier(row['new'])}`,
+            `ALTER INDEX ${quoteTable({ schema: target.schema, table: row['name'] ?? '' })} RENAME TO ${quoteIdentifier(row['new'])}`,
           ],
     );
   }

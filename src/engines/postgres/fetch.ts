@@ -28,14 +28,14 @@ export async function fetchByKey(session: Session, request: FetchRequest): Promi
   const doing = `fetch rows of ${displayName(request.table.name)} by key`;
   const columns = request.columns.map((column) => column.name);
   if (request.keys.length === 0) return { columns, rows: 0, cells: [] };
-  const deadline = Date.now() + VISIBLE_WITHIN_MS;
+  const deadline = performance.now() + VISIBLE_WITHIN_MS;
   for (let pause = 1; ; pause = Math.min(pause * 2, MAX_PAUSE_MS)) {
     const batch = await session.transaction('BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY', async () => {
       const [row] = await session.query(doing, 'SELECT pg_catalog.pg_current_snapshot()::text AS snapshot');
       return seesAll(row?.['snapshot'] ?? '', request.visibility) ? select(session, request, doing) : null;
     });
     if (batch) return batch;
-    if (Date.now() > deadline)
+    if (performance.now() > deadline)
       throw new SluiceError('TIMEOUT', `could not ${doing}: a decoded transaction is still not visible`, {
         hint: 'A synchronous standby may be away, so that commits wait for it.',
       });

@@ -25,13 +25,15 @@ export function lanesOf(table: Table, columns: readonly string[]): readonly stri
 /**
  * Loads rows in the session's open transaction (or one of its own); resolves to their number. `columns` are in the order of
  * the stream's columns. On an error nothing of this call remains and an open transaction is aborted; the stream is cancelled.
- * Throws ROW_REFUSED for a value that the table does not take, and what the stream throws.
+ * Throws ROW_REFUSED for a value that the table does not take, and what the stream throws. `before`: a statement that goes first,
+ * in the same message.
  */
 export async function loadRows(
   session: Session,
   table: TableName,
   columns: readonly LoadColumn[],
   rows: RowStream,
+  before: string | null = null,
 ): Promise<number> {
   const doing = `load rows into ${displayName(table)}`;
   const source = frames(rows, columns)[Symbol.asyncIterator]();
@@ -41,7 +43,8 @@ export async function loadRows(
     const format = 'batches' in rows ? 'text' : laneFormat(rows.format);
     if (format === null) throw new SluiceError('INTERNAL', `could not ${doing}: unknown lane ${rows.format}`);
     const list = columns.map((column) => quoteIdentifier(column.name)).join(', ');
-    copy = await copyIn(session, `COPY ${quoteTable(table)} (${list}) FROM STDIN (FORMAT ${format})`, doing);
+    const sql = `COPY ${quoteTable(table)} (${list}) FROM STDIN (FORMAT ${format})`;
+    copy = await copyIn(session, before === null ? sql : `${before}; ${sql}`, doing);
     for (;;) {
       const next = await source.next();
       if (next.done) break;

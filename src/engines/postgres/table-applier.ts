@@ -3,7 +3,7 @@
  * staging tables, then delete, update, insert by join. Used by the live stream (target: the live table) and by folds
  * (target: the copy's staging table).
  */
-import { SluiceError } from '../../model/errors.ts';
+import { hasCode, SluiceError } from '../../model/errors.ts';
 import type { Cell, ChangeCell } from '../../model/changes.ts';
 import type { KeyedChanges } from '../../model/keyed-changes.ts';
 import { displayName, type Column, type Table, type TableName } from '../../model/tables.ts';
@@ -27,8 +27,8 @@ export const APPLY_SETTINGS = [
 /** Staging tables a session keeps; past that the least recently used are dropped. ON COMMIT empties every one of them. */
 const MAX_STAGED_TABLES = 64;
 
-/** Numbers staging tables within a session. */
-const stagedBy = new WeakMap<Session, { next: number; recent: Set<TableApplier> }>();
+/** Of a session: the number of the next staging table, who has some, and which hold rows of the transaction under way. */
+const stagedBy = new WeakMap<Session, { next: number; recent: Set<TableApplier>; filled: Set<string> }>();
 
 export class TableApplier {
   readonly #session: Session;
@@ -39,19 +39,29 @@ export class TableApplier {
   readonly #keyAt: readonly number[];
   /** Columns of unique indexes other than the key: rows that change them are deleted and inserted. */
   readonly #unique: readonly number[];
+  readonly #doing: string;
+  /** Rows that are new go into the table without a look at what it holds. */
+  #insertsDirectly: boolean;
   #upsertStage: string | null = null;
   #deleteStage: string | null = null;
-  /** The transaction each stage was last loaded in: a second load in it must not meet the rows of the first. */
-  readonly #loadedIn = new Map<string, object>();
   #absentStage: string | null = null;
 
   /**
    * `table`: the target as it is described now. `columns`: source and target names in the order of the cells.
-   * `key`: the source names of the key columns.
+   * `key`: the source names of the key columns. `isExact`: the table is always exactly where the changes begin, so that a row made by
+   * them cannot be there yet (not so a table that is still being copied).
    */
-  constructor(session: Session, table: Table, columns: readonly RouteColumn[], key: readonly string[]) {
+  constructor(
+    session: Session,
+    table: Table,
+    columns: readonly RouteColumn[],
+    key: readonly string[],
+    isExact: boolean,
+  ) {
     this.#session = session;
     this.#name = table.name;
+    this.#insertsDirectly = isExact;
+    this.#doing = `apply changes to ${displayName(table.name)}`;
     this.#target = quoteTable(table.name);
     this.#columns = columns.map((column) => {
       const found = table.columns.find((candidate) => candidate.name === column.target);
@@ -89,32 +99,54 @@ export class TableApplier {
     this.#absentStage ??= await this.#createAbsent();
   }
 
-  /** `transaction`: any object that stands for the caller's transaction, a new one for each. */
-  async apply(changes: KeyedChanges, transaction: object): Promise<ApplyCounts> {
+  async apply(changes: KeyedChanges): Promise<ApplyCounts> {
     const counts: ApplyCounts = { inserted: 0, updated: 0, deleted: 0 };
-    const doing = `apply changes to ${displayName(this.#name)}`;
+    const width = this.#columns.length;
     if (changes.truncate) {
       // Not TRUNCATE: a reader with an older snapshot would see the table empty in the middle of its transaction (F49).
-      const [rows = 0] = await this.#session.run(doing, [`DELETE FROM ${this.#target}`]);
+      const [rows = 0] = await this.#session.run(this.#doing, [`DELETE FROM ${this.#target}`]);
       counts.deleted += rows;
     }
+    const newCount = this.#insertsDirectly ? changes.newCount : 0;
+    if (changes.upsertCount > newCount || changes.deleteCount > 0) {
+      add(counts, await this.#applyStaged(changes, newCount));
+    }
+    if (newCount > 0) {
+      const rows =
+        changes.upserts.length === newCount * width ? changes.upserts : changes.upserts.slice(0, newCount * width);
+      if (await this.#insertDirectly(rows as readonly Cell[])) counts.inserted += newCount;
+      else
+        add(
+          counts,
+          await this.#applyStaged(
+            { ...changes, upserts: rows, upsertCount: newCount, deletes: [], deleteCount: 0, hasAbsent: false },
+            0,
+          ),
+        );
+    }
+    return counts;
+  }
+
+  /** Deletes, and the upserts behind the first `newCount`: those that may have a row already. */
+  async #applyStaged(changes: KeyedChanges, newCount: number): Promise<ApplyCounts> {
+    const counts: ApplyCounts = { inserted: 0, updated: 0, deleted: 0 };
     const steps: { sql: string; counts: keyof ApplyCounts | null }[] = [];
-    if (changes.deleteCount > 0) {
-      const stage = await this.#stageDeletes(changes, transaction);
+    const deleteStage = changes.deleteCount > 0 ? await this.#stageDeletes(changes) : null;
+    const upserts = changes.upsertCount - newCount;
+    const stage = upserts > 0 ? await this.#stageUpserts(changes, newCount) : null;
+    if (stage !== null && changes.hasAbsent) await this.#fillAbsent(changes, stage);
+    if (deleteStage !== null) {
       steps.push({
-        sql: `DELETE FROM ${this.#target} t USING ${stage} s WHERE ${this.#join('t', 's', 'k')}`,
+        sql: `DELETE FROM ${this.#target} t USING ${deleteStage} s WHERE ${this.#join('t', 's', 'k')}`,
         counts: 'deleted',
       });
     }
-    if (changes.upsertCount > 0) {
-      const stage = await this.#stageUpserts(changes, transaction);
-      if (changes.hasAbsent) await this.#fillAbsent(changes, stage, transaction);
+    if (stage !== null) {
       if (this.#unique.length > 0) steps.push({ sql: this.#deleteMovedUnique(stage), counts: null });
-      steps.push({ sql: this.#update(stage), counts: 'updated' }, { sql: this.#insert(stage), counts: 'inserted' });
+      steps.push({ sql: this.#update(stage), counts: 'updated' });
     }
-    if (steps.length === 0) return counts;
     const touched = await this.#session.run(
-      doing,
+      this.#doing,
       steps.map((step) => step.sql),
     );
     steps.forEach((step, i) => {
@@ -125,7 +157,27 @@ export class TableApplier {
         counts.inserted -= touched[i] ?? 0;
       }
     });
+    if (stage !== null && (touched.at(-1) ?? 0) < upserts) {
+      const [inserted = 0] = await this.#session.run(this.#doing, [this.#insert(stage)]);
+      counts.inserted += inserted;
+    }
     return counts;
+  }
+
+  /** Loads new rows into the table itself. False: the table does not take them this way, and nothing has happened. */
+  async #insertDirectly(cells: readonly Cell[]): Promise<boolean> {
+    const session = this.#session;
+    try {
+      await this.#load(this.#name, this.#columns, cells, 'SAVEPOINT new_rows');
+      await session.run(this.#doing, ['RELEASE SAVEPOINT new_rows']);
+      return true;
+    } catch (error) {
+      if (session.lost || !hasCode(error, 'ROW_REFUSED', 'INTERNAL')) throw error;
+      // A row that somebody else put there, a view, row security: the way through the staging table says what is wrong, if anything is.
+      this.#insertsDirectly = false;
+      await session.run(this.#doing, ['ROLLBACK TO SAVEPOINT new_rows']);
+      return false;
+    }
   }
 
   /** Places of those keys that have no row in the table. */
@@ -151,32 +203,28 @@ export class TableApplier {
       for (const at of this.#keyAt) cells.push(present(changes.upserts[i * width + at]));
     for (const cell of changes.deletes) cells.push(present(cell));
     for (const base of changes.bases.values()) for (const cell of base) cells.push(present(cell));
-    await this.#load(into, this.#deleteColumns(), cells);
+    await this.#load(temporary(into), this.#deleteColumns(), cells);
   }
 
-  async #stageDeletes(changes: KeyedChanges, transaction: object): Promise<string> {
+  async #stageDeletes(changes: KeyedChanges): Promise<string> {
     const columns = this.#deleteColumns();
     this.#deleteStage ??= await this.#create(columns.map(declaration));
-    await this.#empty(this.#deleteStage, transaction);
-    await this.#load(this.#deleteStage, columns, changes.deletes.map(present));
+    await this.#fill(this.#deleteStage, columns, changes.deletes.map(present));
     return this.#deleteStage;
   }
 
-  async #stageUpserts(changes: KeyedChanges, transaction: object): Promise<string> {
+  async #stageUpserts(changes: KeyedChanges, newCount: number): Promise<string> {
     const columns = this.#upsertColumns();
     this.#upsertStage ??= await this.#create(columns.map(declaration));
-    await this.#empty(this.#upsertStage, transaction);
-    const cells = changes.hasAbsent
-      ? changes.upserts.map((cell) => cell ?? null)
-      : (changes.upserts as readonly Cell[]);
-    await this.#load(this.#upsertStage, columns, cells);
+    const staged = newCount === 0 ? changes.upserts : changes.upserts.slice(newCount * columns.length);
+    const cells = changes.hasAbsent ? staged.map((cell) => cell ?? null) : (staged as readonly Cell[]);
+    await this.#fill(this.#upsertStage, columns, cells);
     return this.#upsertStage;
   }
 
   /** Notes which upserts have absent cells, and the key under which the target has them; returns how many there are. */
-  async #stageAbsent(changes: KeyedChanges, transaction: object): Promise<{ stage: string; rows: number }> {
+  async #stageAbsent(changes: KeyedChanges): Promise<{ stage: string; rows: number }> {
     this.#absentStage ??= await this.#createAbsent();
-    await this.#empty(this.#absentStage, transaction);
     const width = this.#columns.length;
     const cells: Cell[] = [];
     let rows = 0;
@@ -188,7 +236,7 @@ export class TableApplier {
       const key = this.#keyAt.map((at) => present(changes.upserts[row * width + at]));
       cells.push(absent, ...key, ...(changes.bases.get(row)?.map(present) ?? key));
     }
-    await this.#load(this.#absentStage, this.#absentColumns(), cells);
+    await this.#fill(this.#absentStage, this.#absentColumns(), cells);
     return { stage: this.#absentStage, rows };
   }
 
@@ -220,7 +268,7 @@ export class TableApplier {
   }
 
   /** Absent values come from the row under the old key, read before it is deleted (PROTOCOL, Changes). */
-  async #fillAbsent(changes: KeyedChanges, stage: string, transaction: object): Promise<void> {
+  async #fillAbsent(changes: KeyedChanges, stage: string): Promise<void> {
     const width = this.#columns.length;
     const columns = new Set<number>();
     changes.upserts.forEach((cell, at) => {
@@ -230,7 +278,7 @@ export class TableApplier {
       const column = this.#columns[at];
       return `c${at + 1} = CASE WHEN substr(a.absent, ${at + 1}, 1) = '1' THEN t.${quoteIdentifier(column?.name ?? '')} ELSE s.c${at + 1} END`;
     });
-    const absent = await this.#stageAbsent(changes, transaction);
+    const absent = await this.#stageAbsent(changes);
     const own = this.#keyAt.map((at, i) => `a.n${i + 1} = s.c${at + 1}`).join(' AND ');
     const [filled = 0] = await this.#session.run(`read unchanged values of ${displayName(this.#name)}`, [
       `UPDATE ${stage} s SET ${set.join(', ')} FROM ${absent.stage} a, ${this.#target} t WHERE ${own} AND ${this.#join('t', 'a', 'k')}`,
@@ -276,7 +324,7 @@ export class TableApplier {
   }
 
   async #create(columns: readonly string[]): Promise<string> {
-    const staged = stagedBy.get(this.#session) ?? { next: 1, recent: new Set() };
+    const staged = stagedBy.get(this.#session) ?? { next: 1, recent: new Set(), filled: new Set() };
     stagedBy.set(this.#session, staged);
     staged.recent.delete(this);
     staged.recent.add(this);
@@ -299,24 +347,44 @@ export class TableApplier {
     const names = [this.#upsertStage, this.#deleteStage, this.#absentStage].filter((name) => name !== null);
     this.#upsertStage = null;
     this.#deleteStage = null;
-    this.#loadedIn.clear();
     this.#absentStage = null;
     if (names.length > 0)
       await this.#session.run('drop temporary staging tables', [`DROP TABLE IF EXISTS ${names.join(', ')}`]);
   }
 
-  /** ON COMMIT empties a stage between transactions; within one (a large transaction's pieces, a fold) we do. */
-  async #empty(stage: string, transaction: object): Promise<void> {
-    if (this.#loadedIn.get(stage) === transaction)
-      await this.#session.run('empty a temporary staging table', [`TRUNCATE ${stage}`]);
-    this.#loadedIn.set(stage, transaction);
+  /** Puts rows into a staging table, in place of those that an earlier batch of the same transaction left there. */
+  async #fill(stage: string, columns: readonly Column[], cells: readonly Cell[]): Promise<void> {
+    const staged = stagedBy.get(this.#session);
+    const before = staged?.filled.has(stage) ? `TRUNCATE ${stage}` : null;
+    staged?.filled.add(stage);
+    await this.#load(temporary(stage), columns, cells, before);
   }
 
-  async #load(stage: string, columns: readonly Column[], cells: readonly Cell[]): Promise<void> {
-    const [schema = 'pg_temp', table = ''] = stage.split('.');
+  async #load(
+    table: TableName,
+    columns: readonly Column[],
+    cells: readonly Cell[],
+    before: string | null = null,
+  ): Promise<void> {
     const batch = { columns: columns.map((column) => column.name), rows: cells.length / columns.length, cells };
-    await loadRows(this.#session, { schema, table }, columns, { format: 'cells', batches: oneBatch(batch) });
+    await loadRows(this.#session, table, columns, { format: 'cells', batches: oneBatch(batch) }, before);
   }
+}
+
+/** To be called when a transaction begins in which batches are applied: its staging tables are empty. */
+export function beginApplying(session: Session): void {
+  stagedBy.get(session)?.filled.clear();
+}
+
+function temporary(stage: string): TableName {
+  const [schema = 'pg_temp', table = ''] = stage.split('.');
+  return { schema, table };
+}
+
+function add(sum: ApplyCounts, more: ApplyCounts): void {
+  sum.inserted += more.inserted;
+  sum.updated += more.updated;
+  sum.deleted += more.deleted;
 }
 
 function declaration(column: Column): string {

@@ -95,7 +95,7 @@ export class PostgresTriggerSource implements TriggerSource {
   }
 
   async #learn(tables: readonly Watched[], again: boolean): Promise<void> {
-    const now = Date.now();
+    const now = performance.now();
     const asked = tables.filter((watched) => {
       const known = this.#known.get(keyOf(watched));
       return again || !known || (known.category === null && now - known.at > 60_000);
