@@ -215,6 +215,8 @@ export interface ReadOptions {
    * whole pieces (never apply a change twice: a key that has moved on would not be found under its old name).
    */
   readonly breakAt?: readonly Position[];
+  /** Ends whoever holds the reader instead of CDC_IN_USE: a former owner that is frozen would keep it for a minute. The caller owns the stream. */
+  readonly takeOver?: boolean;
   /** A piece is handed out when it holds this many changes (it grows beyond while nobody asks for it), or … */
   readonly maxChanges: number;
   /** … this many bytes (a piece may end inside a transaction then), or when nothing more is waiting at the source. */

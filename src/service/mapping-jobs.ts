@@ -240,7 +240,11 @@ export class MappingJobs {
       await this.#resumed(mapping, mapping.stream === null ? 'idle' : 'streaming');
       return true;
     }
-    if (mapping.row.running ?? mapping.row.queued) return false;
+    if (mapping.row.running ?? mapping.row.queued) {
+      if (mapping.row.state?.personHash === mapping.row.personHash) return false;
+      await this.#setState(mapping, mapping.row.state?.state ?? 'new');
+      return true;
+    }
     if (mapping.row.state?.state === 'gap') {
       await control.requests.create({ mappingId, mappingUid, reason: 'gap' });
       return true;

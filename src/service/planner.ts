@@ -135,7 +135,8 @@ function place(input: PlanInput, row: MappingRow): PlannedMapping {
       hint: 'Set dest_database, dest_schema or dest_table to another place.',
     });
   }
-  const group = row.applyGroup ?? DEFAULT_GROUP;
+  // Two rows may name the same server, under two names of its host: each has groups of its own there.
+  const group = `${row.applyGroup ?? DEFAULT_GROUP}${destServer.serverId === null ? '' : `@${destServer.serverId}`}`;
   return {
     row,
     label,

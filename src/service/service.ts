@@ -50,6 +50,14 @@ const REFUSED = 'refused';
 
 type JobKind = 'copy' | 'adopt' | 'pause' | 'settle' | 'verify';
 
+interface Job {
+  readonly kind: JobKind;
+  /** The hash of the person's row it works by; null while it waits for its turn. */
+  readonly begunWith: () => string | null;
+  readonly abort: AbortController;
+  readonly done: Promise<void>;
+}
+
 export class Service {
   readonly #options: ServiceOptions;
   readonly #control: ControlDatabase;
@@ -57,7 +65,7 @@ export class Service {
   readonly #owner = thisProcess();
   readonly #leases: LeaseKeeper;
   readonly #streams = new Map<string, { host: StreamHost; done: Promise<void> }>();
-  readonly #jobs = new Map<string, { kind: JobKind; abort: AbortController; done: Promise<void> }>();
+  readonly #jobs = new Map<string, Job>();
   readonly #queue = new PQueue({ concurrency: DEFAULT_SETTINGS.parallel_scheduler_count });
   readonly #serverQueues = new Map<number, PQueue>();
   #fleet: Fleet | null = null;
@@ -217,9 +225,20 @@ export class Service {
         leaseSeconds: this.#settings.lease_seconds,
       });
     }
+    this.#endOutdatedJobs();
+  }
+
+  /** What a running job was told no longer holds: it ends at its next step, and what is wanted now comes next (F51). */
+  #endOutdatedJobs(): void {
     for (const [uid, job] of this.#jobs) {
       const mapping = this.#mapping(uid);
-      if (!mapping && job.kind !== 'verify') job.abort.abort(new SluiceError('CANCELLED', 'the mapping was deleted'));
+      const begunWith = job.begunWith();
+      if (job.kind === 'verify' || begunWith === null) continue;
+      if (!mapping) job.abort.abort(new SluiceError('CANCELLED', 'the mapping was deleted'));
+      else if (job.kind !== 'pause' && !mapping.enabled)
+        job.abort.abort(new SluiceError('CANCELLED', `${mapping.label} was disabled`));
+      else if (begunWith !== mapping.row.personHash)
+        job.abort.abort(new SluiceError('CANCELLED', `${mapping.label} was changed`));
     }
   }
 
@@ -298,6 +317,9 @@ export class Service {
     const retryWaits = state.retryInMs !== null && !this.#isDue(state) && state.personHash === personHash;
     if (!mapping.enabled) return state.state === 'paused' || state.state === 'gap' ? null : 'pause';
     const isOpen = running !== null || queued?.confirmed === true;
+    // What an earlier version of the row asked for is settled before anything is copied by the new one.
+    const isChanged = state.personHash !== null && state.personHash !== personHash;
+    if (isOpen && isChanged && state.state !== 'gap') return 'settle';
     if (isOpen && !(running !== null && retryWaits)) return 'copy';
     switch (state.state) {
       case 'new':
@@ -325,11 +347,13 @@ export class Service {
     const abort = new AbortController();
     /** How soon its consequences are looked at, ms; null: at the next poll. */
     let next: number | null = WAKE_DELAY_MS;
+    let begunWith: string | null = null;
     const work = async () => {
       // It may have waited long in the queue: as the row is now, not as it was.
       const mapping = this.#mapping(uid);
       if (this.#stopping || abort.signal.aborted || !mapping) return;
       if (!mapping.enabled && kind !== 'pause') return;
+      begunWith = mapping.row.personHash;
       const key = `mapping:${uid}`;
       const taken = await this.#leases.take(key, () => abort.abort(new SluiceError('FENCED', 'the lease was lost')));
       if (!taken) {
@@ -363,7 +387,7 @@ export class Service {
         this.#jobs.delete(uid);
         if (kind !== 'verify' && next !== null) this.#lookSoon(next);
       });
-    this.#jobs.set(uid, { kind, abort, done });
+    this.#jobs.set(uid, { kind, begunWith: () => begunWith, abort, done });
   }
 
   /** False: nothing could be done yet. */

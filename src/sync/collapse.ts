@@ -155,12 +155,40 @@ export class Collapse {
   }
 
   #insert(cells: readonly ChangeCell[], at: number, source: readonly number[], keySource: readonly number[]): void {
-    const slot = this.#slot(cells, at, keySource, true);
-    this.#alive[slot] = true;
-    this.#bases[slot] = NONE;
+    const text = keyOf(cells, at, keySource);
+    const known = this.#slots.get(text);
+    if (known === undefined) {
+      this.#append(text, cells, at, source, keySource);
+      return;
+    }
+    this.#alive[known] = true;
+    this.#bases[known] = NONE;
     // A column that the relation does not have is NULL in a new row, never "as before".
-    this.#forget(slot);
-    this.#put(slot, cells, at, source, this.#types !== null);
+    this.#forget(known);
+    this.#put(known, cells, at, source, this.#types !== null);
+  }
+
+  /** The most frequent change by far: a row under a key not seen before. */
+  #append(
+    text: string,
+    cells: readonly ChangeCell[],
+    at: number,
+    source: readonly number[],
+    keySource: readonly number[],
+  ): void {
+    this.#slots.set(text, this.#alive.length);
+    this.#alive.push(true);
+    this.#fresh.push(true);
+    this.#bases.push(NONE);
+    for (const c of keySource) this.#slotKeys.push(cells[at + c]);
+    const lacking = this.#types === null ? null : undefined;
+    let bytes = 64 + text.length;
+    for (const from of source) {
+      const cell = from < 0 ? lacking : cells[at + from];
+      this.#cells.push(cell);
+      bytes += 16 + (cell ? cell.length : 0);
+    }
+    this.#bytes += bytes;
   }
 
   #update(
@@ -172,9 +200,9 @@ export class Collapse {
   ): void {
     const keyMoved = oldAt >= 0 && keyOf(cells, oldAt, keySource) !== keyOf(cells, newAt, keySource);
     if (!keyMoved) {
-      const known = this.#slots.has(keyOf(cells, newAt, keySource));
+      const keys = this.#alive.length;
       const slot = this.#slot(cells, newAt, keySource);
-      if (!known || !this.#alive[slot]) {
+      if (slot === keys || !this.#alive[slot]) {
         this.#alive[slot] = true;
         this.#bases[slot] = this.#truncate ? NONE : SELF;
         this.#forget(slot);

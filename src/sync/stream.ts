@@ -153,6 +153,7 @@ export class Stream {
     const { source, stream } = this.#options;
     try {
       return await source.read(stream, from, {
+        takeOver: true,
         breakAt: positions.filter((position) => source.compare(position, from) === 'after'),
         maxChanges: this.#options.settings().batchRows,
         maxBytes: this.#options.settings().batchMaxBytes,
