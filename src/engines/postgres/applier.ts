@@ -9,6 +9,7 @@ import { PostgresCatalog } from './catalog.ts';
 import type { Connection, Row, Session } from './connection.ts';
 import { backlogTable, createBacklogSql } from './home.ts';
 import { pastFrozenHolders, sessionId } from './locks.ts';
+import { reshapeRoute } from './reshape.ts';
 import { ROUTE_COLUMNS, routeOf } from './routes.ts';
 import { quoteLiteral, quoteTable } from './sql.ts';
 import { APPLY_SETTINGS, beginApplying, TableApplier } from './table-applier.ts';
@@ -157,6 +158,11 @@ class PostgresApplier implements GroupApplier {
         held ??= new Map();
         held.set(mappingUid, route);
         return route;
+      },
+      reshape: async (mappingUid, change) => {
+        const done = await reshapeRoute(this.#connection, session, mappingUid, change);
+        this.#routes = null;
+        return done;
       },
       commit: async (position) => {
         const statements = [
