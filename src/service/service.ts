@@ -273,6 +273,7 @@ export class Service {
 
   #startStream(stream: PlannedStream): void {
     if (!this.#fleet) return;
+    this.#triggers?.streamBegins();
     const host = new StreamHost(
       {
         control: this.#control,

@@ -113,4 +113,29 @@ describe('kills around the swap', function () {
     await done();
     expect(await generation()).to.equal(before + 2);
   });
+
+  it('F53: the source’s trigger column is set and the process killed at once: the full sync happens all the same', async () => {
+    await world.source.query('CREATE TABLE w (id int PRIMARY KEY, resync smallint NOT NULL DEFAULT 0)');
+    await world.source.query('INSERT INTO w SELECT generate_series(1, 10)');
+    const first = await start();
+    await world.state(await world.map('w', { full_sync_trigger_column: 'resync' }), 'streaming', 30);
+    await first.kill();
+    for (const failpoint of ['stream.after-commit', 'request.created'] as const) {
+      const [before] = await world.control.query(`SELECT count(*)::int AS n FROM full_sync_requests`);
+      await world.source.query('UPDATE w SET resync = 1 WHERE id = 3');
+      const service = await start({ [failpoint]: 'kill' });
+      expect(await service.endsWithin(20_000), service.lastWords()).to.equal(true);
+      const second = await start();
+      await eventually(async () => {
+        const [after] = await world.control.query(
+          `SELECT count(*)::int AS n FROM full_sync_requests WHERE status = 'completed'`,
+        );
+        if (after?.['n'] === before?.['n']) throw new Error(`${failpoint}: no full sync\n${second.lastWords()}`);
+        const set = await world.source.query('SELECT id FROM w WHERE resync = 1');
+        if (set.length > 0) throw new Error(`${failpoint}: the column was not reset`);
+      }, 15_000);
+      await done();
+      await second.kill();
+    }
+  });
 });
