@@ -7,6 +7,7 @@
  */
 import { randomUUID } from 'node:crypto';
 import { hostname } from 'node:os';
+import { SluiceError } from '../model/errors.ts';
 import type { ControlContext, Queries } from './context.ts';
 
 /** One process. The uuid is drawn at its start: a restarted process is another owner. */
@@ -120,7 +121,7 @@ export class Leases {
 
   /**
    * A new epoch: higher than every one drawn before and than `atLeast`, the epoch stored at the destination (a restored
-   * control database must not repeat one). With `lease`: recorded there, for people.
+   * control database must not repeat one). With `lease`: recorded there, for people; throws FENCED when it is not that owner's any more.
    */
   async drawEpoch(atLeast: number, lease?: { key: string; owner: Owner }): Promise<number> {
     return this.#context.transaction('draw an epoch', async (queries) => {
@@ -135,7 +136,11 @@ export class Leases {
         });
       const row = await queries('meta').where('meta_id', 1).first<{ epoch_counter: string }>('epoch_counter');
       const epoch = Number(row.epoch_counter);
-      if (lease) await queries('leases').where({ lease_key: lease.key, owner: lease.owner.id }).update({ epoch });
+      if (lease) {
+        const mine = await queries('leases').where({ lease_key: lease.key, owner: lease.owner.id }).update({ epoch });
+        // A process that was frozen must not draw one above its successor's.
+        if (mine === 0) throw new SluiceError('FENCED', `the lease ${lease.key} has another owner`);
+      }
       return epoch;
     });
   }

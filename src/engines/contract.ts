@@ -215,6 +215,8 @@ export interface ReadOptions {
    * whole pieces (never apply a change twice: a key that has moved on would not be found under its old name).
    */
   readonly breakAt?: readonly Position[];
+  /** Ends whoever holds the reader instead of CDC_IN_USE: a former owner that is frozen would keep it for a minute. The caller owns the stream. */
+  readonly takeOver?: boolean;
   /** A piece is handed out when it holds this many changes (it grows beyond while nobody asks for it), or … */
   readonly maxChanges: number;
   /** … this many bytes (a piece may end inside a transaction then), or when nothing more is waiting at the source. */
@@ -259,6 +261,8 @@ export interface Route {
   readonly columns: readonly RouteColumn[];
   /** Source names of the key columns. */
   readonly key: readonly string[];
+  /** The source's `Table.storage` when the route was made. */
+  readonly storage?: string | null;
   /** Apply to the target table. */
   readonly live: boolean;
   /** Append to the backlog, for a copy (folded into its staging table) or because the mapping is held (folded into the target). */
@@ -269,6 +273,9 @@ export interface Route {
 export interface RouteColumn {
   readonly source: string;
   readonly target: string;
+  /** The source column's `id` and `streamType` when the route was made. */
+  readonly id?: string;
+  readonly type?: string;
 }
 
 /** A stretch of changes made durable as bytes (src/sync/change-block.ts): opaque to the engine. */
@@ -328,10 +335,20 @@ export interface Destination {
   lanes(table: Table, columns: readonly string[]): readonly string[];
   /** How `source` would be declared here: native types chosen, what does not translate listed. */
   design(source: Table, target: TableName, key: readonly string[]): TableDesign;
+  /** The statements that make a table here hold what a source column holds, for hints. */
+  readonly remedies: Remedies;
   /** Triggers and foreign keys can be kept from firing for our sessions. */
   canSuspendTriggers(): Promise<boolean>;
   /** Every group, generation and staging table of this installation, for `doctor` and clean-up. */
   inventory(): Promise<{ stream: string | null; mappingUid: string | null; objects: string[] }[]>;
+}
+
+/** Statements in order; none where this engine cannot say. `as`: the name of a column of `source`. */
+export interface Remedies {
+  addColumn(target: TableName, source: Table, as: string): readonly string[];
+  allowNull(target: TableName, column: string): string;
+  /** `column`: the destination's, which shall hold what `as` holds. */
+  retype(target: TableName, column: Table['columns'][number], source: Table, as: string): readonly string[];
 }
 
 export interface TableDesign {
@@ -381,8 +398,18 @@ export interface GroupTransaction {
    * instead, which starts anew, and gets nothing until then: null.
    */
   hold(mappingUid: string): Promise<Route | null>;
+  /** As `CopyDestination.reshape`; takes effect with this commit, which applies nothing else. */
+  reshape(mappingUid: string, change: RouteChange): Promise<boolean>;
   commit(position: Position): Promise<void>;
   rollback(): Promise<void>;
+}
+
+/** The source's columns changed: what the live route carries from now on. */
+export interface RouteChange {
+  readonly columns: readonly RouteColumn[];
+  /** Target names among them that the destination table does not have yet: added as `design` declares them, NULL allowed. */
+  readonly added: readonly string[];
+  readonly design: TableDesign;
 }
 
 export interface GenerationRequest {
@@ -432,6 +459,14 @@ export interface CopyDestination {
   adopt(request: GenerationRequest): Promise<boolean>;
   /** Holds the changes of a mapping (pause): as `GroupTransaction.hold`, by itself. False: no stream, nothing to hold. */
   hold(mappingUid: string, lockWaitMs: number): Promise<boolean>;
+  /**
+   * Changes the columns of a live or held route, and adds columns to its table. False, and nothing done: the table has such a
+   * column already, is locked by others, or the login may not alter it. SCHEMA_CHANGED: a column that is no longer carried
+   * cannot be left out, because it is NOT NULL and has no default.
+   */
+  reshape(mappingUid: string, change: RouteChange, lockWaitMs: number): Promise<boolean>;
+  /** Adds columns to a table that copies have filled before, NULL allowed. Readers wait for a moment. */
+  addColumns(target: TableName, design: TableDesign, columns: readonly string[]): Promise<void>;
   /** The mapping left: route, backlog, staging and generation row go; the table stays. */
   forget(mappingUid: string): Promise<void>;
 }

@@ -27,6 +27,12 @@ export interface Column {
   readonly default: string | null;
   /** Named only where it differs from the database's. */
   readonly collation: string | null;
+  /** The engine's identity of the column: another one under the same name is another column. */
+  readonly id?: string;
+  /** What `ChangeRelation.columnTypes` says of its type. */
+  readonly streamType?: string;
+  /** Rows that were there when the column was added have a value in it that no change event told of. */
+  readonly filled?: boolean;
 }
 
 export interface Key {
@@ -67,6 +73,8 @@ export interface Table {
   /** The catalog's estimate; null where there is none yet. */
   readonly estimatedRows: number | null;
   readonly bytes: number;
+  /** Differs once rows were rewritten by something that no change event tells of; null: the engine cannot say. */
+  readonly storage?: string | null;
 }
 
 /** The columns that are carried: those the engine does not compute itself. */

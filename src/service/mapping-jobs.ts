@@ -8,6 +8,7 @@ import { hasCode, SluiceError, toSluiceError } from '../model/errors.ts';
 import type { Route } from '../engines/contract.ts';
 import type { Finding } from '../model/findings.ts';
 import type { TableName } from '../model/tables.ts';
+import type { ColumnsChanged } from '../sync/group-writer.ts';
 import { checkMapping, runFullSync, runHeldFold, type FullSyncProgress } from '../sync/full-sync.ts';
 import type { Fleet } from './fleet.ts';
 import type { PlannedMapping } from './planner.ts';
@@ -220,13 +221,18 @@ export class MappingJobs {
           },
         );
       }
-      await runHeldFold({
+      const { needsCopy } = await runHeldFold({
+        source: fleet.database(mapping.source),
         destination,
         mappingUid,
         drawEpoch: (atLeast) => control.leases.drawEpoch(atLeast),
         lockWaitMs: settings().lease_seconds * 1000,
         signal,
       });
+      if (needsCopy) {
+        await this.columnsChanged(mapping, { added: [], dropped: [], error: needsCopy });
+        return true;
+      }
       await this.#resumed(mapping, 'streaming');
       logger.info('mapping resumed', { mapping: mapping.label });
       return true;
@@ -295,10 +301,37 @@ export class MappingJobs {
     await this.#options.control.journal.resolveErrors({ mappingId: mapping.row.mappingId });
   }
 
+  /** The source's columns changed: what was followed is told, what was not is asked for. */
+  async columnsChanged(mapping: PlannedMapping, change: ColumnsChanged): Promise<void> {
+    const { control, logger } = this.#options;
+    const { mappingId, mappingUid } = mapping.row;
+    const lines: { level: 'INFO' | 'WARNING'; message: string; errorCode?: string }[] = [];
+    if (change.added.length > 0)
+      lines.push({ level: 'INFO', message: `columns added in place: ${change.added.join(', ')}` });
+    if (change.dropped.length > 0)
+      lines.push({
+        level: 'WARNING',
+        message: `columns dropped at the source, kept at the destination and no longer written: ${change.dropped.join(', ')}`,
+      });
+    if (change.error) {
+      await control.requests.create({ mappingId, mappingUid, reason: 'schema_change' });
+      lines.push({
+        level: 'WARNING',
+        message: `${change.error.message}; a full sync was requested`,
+        errorCode: change.error.code,
+      });
+    }
+    for (const line of lines) logger.info(line.message, { mapping: mapping.label });
+    await control.journal.log(
+      lines.map((line) => ({ mappingId, ...line, message: `${mapping.label}: ${line.message}` })),
+    );
+  }
+
   /** A job failed before it could say so itself. */
-  async failed(mapping: PlannedMapping, error: SluiceError): Promise<void> {
+  async failed(mapping: PlannedMapping, thrown: SluiceError): Promise<void> {
     const { control, logger, settings } = this.#options;
-    if (error.code === 'FENCED' || error.code === 'CONTROL_UNREACHABLE') return;
+    if (thrown.code === 'FENCED' || thrown.code === 'CONTROL_UNREACHABLE') return;
+    const error = thrown.code === 'ROW_REFUSED' ? await this.#explained(mapping, thrown) : thrown;
     const attempts = (mapping.row.state?.attempts ?? 0) + 1;
     const retries = error.retry === 'backoff' && attempts <= settings().max_retry_attempts;
     const isNew = await this.#journal(mapping, error);
@@ -312,6 +345,26 @@ export class MappingJobs {
       retryInSeconds: isGap ? null : retryInSeconds,
       personHash: mapping.row.personHash,
     });
+  }
+
+  /** Why a row was refused, if the tables' declarations say so: with the statement that helps. */
+  async #explained(mapping: PlannedMapping, refused: SluiceError): Promise<SluiceError> {
+    const { fleet } = this.#options;
+    try {
+      await checkMapping({
+        source: fleet.database(mapping.source),
+        destination: fleet.database(mapping.destination),
+        sourceTable: mapping.sourceTable,
+        target: mapping.target,
+        keyColumns: mapping.row.primaryKey,
+        stream: mapping.stream,
+        findings: (findings) => this.#logFindings(mapping, findings),
+        mayAdd: true,
+      });
+      return refused;
+    } catch (error) {
+      return hasCode(error, 'SCHEMA_MISMATCH') ? error : refused;
+    }
   }
 
   /** The table is served, unless its group met a gap in the moment since: then that is what counts. */

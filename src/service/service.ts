@@ -15,6 +15,7 @@ import {
 } from '../control/index.ts';
 import type { Logger } from '../log/logger.ts';
 import { hasCode, SluiceError, toSluiceError } from '../model/errors.ts';
+import type { ColumnsChanged } from '../sync/group-writer.ts';
 import type { StreamSettings } from '../sync/stream.ts';
 import { cleanUp } from './cleanup.ts';
 import { checkServer, Fleet, type Place, type ResolvedServer } from './fleet.ts';
@@ -281,6 +282,7 @@ export class Service {
         settings: () => this.#streamSettings(),
         isOwner: () => this.#leases.holds(leaseKey(stream.stream)),
         attention: (mapping, reason) => this.#attention(mapping, reason),
+        columnsChanged: (mapping, change) => this.#columnsChanged(mapping, change),
         flipped: (mapping) => this.#flipped(mapping),
       },
       stream,
@@ -420,26 +422,15 @@ export class Service {
   /** A stream has something to say about a mapping: recorded at once, acted upon at the next look. */
   #attention(mapping: PlannedMapping, reason: SluiceError): void {
     const act = async () => {
-      if (reason.code === 'COLUMN_ADDED') {
-        await this.#control.requests.create({
-          mappingId: mapping.row.mappingId,
-          mappingUid: mapping.row.mappingUid,
-          reason: 'schema_change',
-        });
-        await this.#control.journal.log([
-          {
-            mappingId: mapping.row.mappingId,
-            level: 'WARNING',
-            message: `${reason.message}; a full sync was requested`,
-            errorCode: reason.code,
-          },
-        ]);
-        this.#logger.warn('new columns at the source; a full sync was requested', { mapping: mapping.label });
-      } else if (reason.code !== 'GAP' && reason.code !== 'HOLD_EXCEEDED')
-        await this.#jobsRunner?.failed(mapping, reason);
+      if (reason.code !== 'GAP' && reason.code !== 'HOLD_EXCEEDED') await this.#jobsRunner?.failed(mapping, reason);
       this.#lookSoon();
     };
     void act().catch((error: unknown) => this.#logger.error('an event of a stream could not be recorded', { error }));
+  }
+
+  async #columnsChanged(mapping: PlannedMapping, change: ColumnsChanged): Promise<void> {
+    await this.#jobsRunner?.columnsChanged(mapping, change);
+    if (change.error) this.#lookSoon();
   }
 
   #flipped(mapping: PlannedMapping): void {

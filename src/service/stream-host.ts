@@ -7,6 +7,7 @@ import type { Logger } from '../log/logger.ts';
 import { hasCode, SluiceError, toSluiceError } from '../model/errors.ts';
 import type { ApplyCounts, EngineDatabase } from '../engines/contract.ts';
 import type { Position } from '../model/position.ts';
+import type { ColumnsChanged } from '../sync/group-writer.ts';
 import { Stream, type GroupSpec, type StreamSettings } from '../sync/stream.ts';
 import type { Fleet } from './fleet.ts';
 import type { PlannedMapping, PlannedStream } from './planner.ts';
@@ -19,8 +20,10 @@ export interface StreamHostOptions {
   readonly settings: () => StreamSettings;
   /** The stream's lease is ours now. */
   readonly isOwner: () => boolean;
-  /** A mapping needs a look before the next poll: it was held, has a new column, is in gap. */
+  /** A mapping needs a look before the next poll: it was held, or is in gap. */
   readonly attention: (mapping: PlannedMapping, reason: SluiceError) => void;
+  /** The source's columns changed; durable when it resolves. */
+  readonly columnsChanged: (mapping: PlannedMapping, change: ColumnsChanged) => Promise<void>;
   /** The mapping's trigger column was set to 1. */
   readonly flipped: (mapping: PlannedMapping) => void;
 }
@@ -113,12 +116,13 @@ export class StreamHost {
 
   #make(): Stream {
     const { control, fleet, owner, logger } = this.#options;
-    const source = fleet.database(this.#plan.source).changes;
+    const { changes: source, catalog } = fleet.database(this.#plan.source);
     if (!source)
       throw new SluiceError('CAPABILITY_MISSING', 'this engine has no change stream', { hint: 'Set cdc_enabled = 0.' });
     return new Stream({
       stream: this.name,
       source,
+      catalog,
       groups: () => this.#groups(),
       isAwaited: () => this.#hasCopies(),
       settings: this.#options.settings,
@@ -131,15 +135,9 @@ export class StreamHost {
           const mapping = this.#mapping(uid);
           if (mapping) this.#options.flipped(mapping);
         },
-        columnsAdded: (route, columns) => {
-          const mapping = this.#mapping(route.mappingUid);
-          if (mapping) {
-            const error = new SluiceError(
-              'COLUMN_ADDED',
-              `${mapping.label}: the source has new columns: ${columns.join(', ')}`,
-            );
-            this.#options.attention(mapping, error);
-          }
+        columnsChanged: async (uid, change) => {
+          const mapping = this.#mapping(uid);
+          if (mapping) await this.#options.columnsChanged(mapping, change);
         },
         gap: (groupIds, reason) => this.#gap(groupIds, reason),
         away: (groupId, reason) => {

@@ -1,7 +1,7 @@
 /**
  * Changes of one table as bytes, for backlogs and staged pieces: opaque to the destination, the same for every engine, and
- * readable after an upgrade (the first byte is the format's version). Cells come back as bytes whatever they were: text as
- * its UTF-8 (DESIGN §5 allows either).
+ * readable after an upgrade (the first byte is the format's version). Text may come back as its UTF-8 bytes (DESIGN §5 allows
+ * either).
  */
 import { emptyTableChanges, type ChangeCell, type ChangeRelation, type TableChanges } from '../model/changes.ts';
 import { SluiceError } from '../model/errors.ts';
@@ -10,11 +10,18 @@ const FORMAT = 1;
 const NULL = -1;
 const ABSENT = -2;
 
+/** What Buffer's own toString calls after checking its arguments; the checks cost as much as a short cell. */
+interface FastBuffer extends Buffer {
+  utf8Slice(start: number, end: number): string;
+}
+
 interface Header {
   readonly relation: ChangeRelation;
   readonly visibility: readonly string[];
   readonly changes: number;
   readonly hasAbsent: boolean;
+  /** Columns whose cells are all text here: they come back as strings, which take less memory than views of a block. */
+  readonly text?: readonly boolean[];
 }
 
 /** Splits the changes into blocks of about `maxBytes` each (a single larger row makes a larger block), in order. */
@@ -46,6 +53,7 @@ export function decodeBlock(bytes: Uint8Array): TableChanges {
   changes.hasAbsent = header.hasAbsent;
   changes.visibility.push(...header.visibility);
   const width = header.relation.columns.length;
+  const isText = header.text ?? [];
   let at = headerEnd;
   const row = (): number => {
     const start = changes.cells.length;
@@ -55,7 +63,9 @@ export function decodeBlock(bytes: Uint8Array): TableChanges {
       if (length === NULL) changes.cells.push(null);
       else if (length === ABSENT) changes.cells.push(undefined);
       else {
-        changes.cells.push(buffer.subarray(at, at + length));
+        changes.cells.push(
+          isText[c] ? (buffer as FastBuffer).utf8Slice(at, at + length) : buffer.subarray(at, at + length),
+        );
         at += length;
       }
     }
@@ -72,11 +82,18 @@ export function decodeBlock(bytes: Uint8Array): TableChanges {
 }
 
 function encodeRange(changes: TableChanges, first: number, last: number, size: number): Buffer {
+  const width = changes.relation.columns.length;
+  const text = new Array<boolean>(width).fill(true);
+  for (let i = first; i < last; i++) {
+    noteBytes(changes.cells, changes.before[i] ?? -1, text);
+    noteBytes(changes.cells, changes.after[i] ?? -1, text);
+  }
   const header: Header = {
     relation: changes.relation,
     visibility: changes.visibility,
     changes: last - first,
     hasAbsent: changes.hasAbsent,
+    text,
   };
   const head = Buffer.from(JSON.stringify(header), 'utf8');
   const buffer = Buffer.allocUnsafe(5 + head.length + size);
@@ -84,7 +101,6 @@ function encodeRange(changes: TableChanges, first: number, last: number, size: n
   buffer.writeUInt32LE(head.length, 1);
   head.copy(buffer, 5);
   let at = 5 + head.length;
-  const width = changes.relation.columns.length;
   const row = (start: number) => {
     for (let c = 0; c < width; c++) {
       const cell = changes.cells[start + c];
@@ -110,6 +126,15 @@ function encodeRange(changes: TableChanges, first: number, last: number, size: n
     if (after >= 0) row(after);
   }
   return buffer;
+}
+
+/** Clears the columns in which the row has bytes. */
+function noteBytes(cells: readonly ChangeCell[], start: number, text: boolean[]): void {
+  if (start < 0) return;
+  for (let c = 0; c < text.length; c++) {
+    const cell = cells[start + c];
+    if (cell && typeof cell !== 'string') text[c] = false;
+  }
 }
 
 function rowSize(cells: readonly ChangeCell[], start: number, width: number): number {

@@ -14,11 +14,20 @@ const NONE = null;
 const SELF = undefined;
 type Base = readonly ChangeCell[] | typeof NONE | typeof SELF;
 
+export interface CollapseOptions {
+  /**
+   * The columns' types when the copy began. Changes made while a column was not there yet, or had another type, leave its cell
+   * absent even in new rows: what it became is known only to the source. Null: such a cell of a new row is NULL.
+   */
+  readonly types: ReadonlyMap<string, string> | null;
+}
+
 /** Collects changes of one table; `result` may be taken once. Memory: one row per distinct key. */
 export class Collapse {
   readonly #columns: readonly string[];
   readonly #key: readonly string[];
   readonly #keyInColumns: readonly number[];
+  readonly #types: CollapseOptions['types'];
   readonly #slots = new Map<string, number>();
   // One entry per slot.
   #alive: boolean[] = [];
@@ -32,7 +41,8 @@ export class Collapse {
   #bytes = 0;
 
   /** `columns`: the carried source columns; `key`: those of the key, all among them. */
-  constructor(columns: readonly string[], key: readonly string[]) {
+  constructor(columns: readonly string[], key: readonly string[], options: CollapseOptions = { types: null }) {
+    this.#types = options.types;
     this.#columns = columns;
     this.#key = key;
     this.#keyInColumns = key.map((name) => columns.indexOf(name));
@@ -57,7 +67,11 @@ export class Collapse {
   add(changes: TableChanges): void {
     const { ops, before, after, cells } = changes;
     const stride = changes.relation.columns.length;
-    const source = this.#columns.map((name) => changes.relation.columns.indexOf(name));
+    const source = this.#columns.map((name) => {
+      const at = changes.relation.columns.indexOf(name);
+      const type = this.#types?.get(name);
+      return type === undefined || this.#key.includes(name) || type === changes.relation.columnTypes[at] ? at : -1;
+    });
     const keySource = this.#key.map((name) => changes.relation.columns.indexOf(name));
     if (keySource.includes(-1)) {
       throw new SluiceError(
@@ -141,11 +155,40 @@ export class Collapse {
   }
 
   #insert(cells: readonly ChangeCell[], at: number, source: readonly number[], keySource: readonly number[]): void {
-    const slot = this.#slot(cells, at, keySource, true);
-    this.#alive[slot] = true;
-    this.#bases[slot] = NONE;
-    // A column that the relation no longer has is NULL in a new row, never "as before".
-    this.#put(slot, cells, at, source, false);
+    const text = keyOf(cells, at, keySource);
+    const known = this.#slots.get(text);
+    if (known === undefined) {
+      this.#append(text, cells, at, source, keySource);
+      return;
+    }
+    this.#alive[known] = true;
+    this.#bases[known] = NONE;
+    // A column that the relation does not have is NULL in a new row, never "as before".
+    this.#forget(known);
+    this.#put(known, cells, at, source, this.#types !== null);
+  }
+
+  /** The most frequent change by far: a row under a key not seen before. */
+  #append(
+    text: string,
+    cells: readonly ChangeCell[],
+    at: number,
+    source: readonly number[],
+    keySource: readonly number[],
+  ): void {
+    this.#slots.set(text, this.#alive.length);
+    this.#alive.push(true);
+    this.#fresh.push(true);
+    this.#bases.push(NONE);
+    for (const c of keySource) this.#slotKeys.push(cells[at + c]);
+    const without = this.#types === null ? null : undefined;
+    let bytes = 64 + text.length;
+    for (const from of source) {
+      const cell = from < 0 ? without : cells[at + from];
+      this.#cells.push(cell);
+      bytes += 16 + (cell ? cell.length : 0);
+    }
+    this.#bytes += bytes;
   }
 
   #update(
@@ -157,9 +200,9 @@ export class Collapse {
   ): void {
     const keyMoved = oldAt >= 0 && keyOf(cells, oldAt, keySource) !== keyOf(cells, newAt, keySource);
     if (!keyMoved) {
-      const known = this.#slots.has(keyOf(cells, newAt, keySource));
+      const keys = this.#alive.length;
       const slot = this.#slot(cells, newAt, keySource);
-      if (!known || !this.#alive[slot]) {
+      if (slot === keys || !this.#alive[slot]) {
         this.#alive[slot] = true;
         this.#bases[slot] = this.#truncate ? NONE : SELF;
         this.#forget(slot);

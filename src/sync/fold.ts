@@ -1,10 +1,12 @@
 /** Folds a backlog: blocks → collapse → apply, the same way the live stream goes (PROTOCOL, A copy, 4–5). */
-import type { Cell, ChangeCell } from '../model/changes.ts';
+import type { Cell, ChangeCell, ChangeRelation } from '../model/changes.ts';
+import { SluiceError } from '../model/errors.ts';
 import type { KeyedChanges } from '../model/keyed-changes.ts';
-import type { Table } from '../model/tables.ts';
+import { displayName, type Table } from '../model/tables.ts';
 import type { FoldSession, Route, SnapshotSource } from '../engines/contract.ts';
 import { decodeBlock } from './change-block.ts';
 import { Collapse, keyText } from './collapse.ts';
+import { decide, driftOf, isUnchanged, type Decision } from './drift.ts';
 
 /** What one round reads from the backlog at most; its blocks are read one by one. */
 export const ROUND_BYTES = 64 << 20;
@@ -30,6 +32,40 @@ export interface Folder {
   settle(): boolean;
 }
 
+/** Looks at changes whose columns are not the route's, before they are folded; throws what stands in the way. */
+export type Guard = (relation: ChangeRelation) => Promise<void>;
+
+/** The source's table was altered while it was copied: what was loaded is of another shape. */
+export class TableAltered extends SluiceError {
+  constructor(table: Table) {
+    super('COPY_RESTARTED', `the columns of ${displayName(table.name)} were changed at the source during the copy`);
+  }
+}
+
+/** For a copy: changes made before the source's table became what the copy found are folded, later ones start it again. */
+export function copyGuard(described: Table, describe: () => Promise<Table | null>): () => Promise<void> {
+  return async () => {
+    if (!isUnchanged(described, await describe())) throw new TableAltered(described);
+  };
+}
+
+/** The held route does not carry what the source's table has become. */
+export class RouteOutdated extends Error {
+  readonly decision: Decision;
+  constructor(decision: Decision) {
+    super('the route is outdated');
+    this.decision = decision;
+  }
+}
+
+/** For a held mapping: columns that were dropped stay as they are, anything else changes the route first. */
+export function heldGuard(route: Route, describe: () => Promise<Table | null>): Guard {
+  return async (relation) => {
+    const decision = decide(route, relation, await describe());
+    if (decision.added.length > 0 || decision.unproven.length > 0 || decision.broken) throw new RouteOutdated(decision);
+  };
+}
+
 /** Keys in doubt that are remembered one by one; beyond it every key is in doubt (invariant 7). */
 const DOUBTFUL_KEYS = 100_000;
 
@@ -39,22 +75,34 @@ const DOUBTFUL_KEYS = 100_000;
  * under its old key may be another one by now, and those of a row that is not there (it moved before it was read). A row that is there
  * and keeps its key has them right as soon as the fold is past the end: whatever set them since the copy began is in the backlog.
  */
-export function folder(route: Route, absent: AbsentSource | null): Folder {
+export function folder(route: Route, absent: AbsentSource | null, guard: Guard): Folder {
   const columns = route.columns.map((column) => column.source);
   const doubt = absent ? new Doubt() : null;
+  const options = {
+    types: absent && new Map(route.columns.flatMap(({ source, type }) => (type === undefined ? [] : [[source, type]]))),
+  };
+  const guarded = new Set<string>();
+  const look = async (relation: ChangeRelation) => {
+    const drift = driftOf(route, relation);
+    if (drift === null || guarded.has(drift)) return;
+    await guard(relation);
+    guarded.add(drift);
+  };
   return {
     settle: () => doubt?.settle() ?? true,
     fold: async (blocks, apply, missing) => {
-      let collapse = new Collapse(columns, route.key);
+      let collapse = new Collapse(columns, route.key, options);
       const flush = async () => {
         let changes = collapse.result();
         if (changes.hasAbsent && absent && doubt)
           changes = await fetchAbsent(changes, collapse.visibility, absent, doubt, missing);
         if (changes.truncate || changes.deleteCount > 0 || changes.upsertCount > 0) await apply(changes);
-        collapse = new Collapse(columns, route.key);
+        collapse = new Collapse(columns, route.key, options);
       };
       for await (const block of blocks) {
-        collapse.add(decodeBlock(block.bytes));
+        const changes = decodeBlock(block.bytes);
+        await look(changes.relation);
+        collapse.add(changes);
         if (collapse.bytes >= COLLAPSE_BYTES) await flush();
       }
       await flush();

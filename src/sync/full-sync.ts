@@ -7,12 +7,24 @@ import type {
   Chunk,
   ChunkPlan,
   CopySession,
+  Destination,
   EngineDatabase,
+  FoldSession,
   GenerationRequest,
   GenerationState,
   SnapshotSource,
 } from '../engines/contract.ts';
-import { folder, foldDown, ROUND_BYTES } from './fold.ts';
+import { notFollowed } from './drift.ts';
+import {
+  copyGuard,
+  folder,
+  foldDown,
+  heldGuard,
+  RouteOutdated,
+  ROUND_BYTES,
+  TableAltered,
+  type Guard,
+} from './fold.ts';
 import { checkSchema, type SchemaCheck } from './schema-check.ts';
 
 export interface FullSyncOptions {
@@ -77,7 +89,7 @@ export async function checkMapping(
   options: Pick<
     FullSyncOptions,
     'source' | 'destination' | 'sourceTable' | 'target' | 'keyColumns' | 'stream' | 'findings'
-  >,
+  > & { readonly mayAdd?: boolean },
 ): Promise<{
   table: Table;
   live: Table | null;
@@ -101,6 +113,8 @@ export async function checkMapping(
     key: options.keyColumns,
     cdc: options.stream !== null,
     canSuspend: (await destination.destination?.canSuspendTriggers()) ?? false,
+    mayAdd: options.mayAdd ?? false,
+    remedies: destination.destination?.remedies ?? null,
   });
   await options.findings(check.findings);
   const [first, ...others] = check.findings.filter((finding) => finding.severity === 'error');
@@ -116,6 +130,9 @@ export async function checkMapping(
   return { table, live, check };
 }
 
+/** Copies that found the table altered again before somebody is told. */
+const MAX_RESTARTS = 10;
+const RESTART_PAUSE_MS = 200;
 const STREAM_WAIT_MS = 3000;
 
 class FullSync {
@@ -126,7 +143,20 @@ class FullSync {
     this.#options = options;
   }
 
+  /** The source's table may be altered at any time; a copy of what it no longer is starts again. */
   async run(): Promise<FullSyncResult | null> {
+    for (let attempt = 1; ; attempt++) {
+      try {
+        return await this.#attempt();
+      } catch (error) {
+        if (!(error instanceof TableAltered) || attempt >= MAX_RESTARTS) throw error;
+        await this.#options.destination.destination?.copies.abandon(this.#options.mappingUid);
+        await pause(RESTART_PAUSE_MS * attempt);
+      }
+    }
+  }
+
+  async #attempt(): Promise<FullSyncResult | null> {
     const { source, destination, stream } = this.#options;
     const snapshot = source.snapshot;
     const target = destination.destination;
@@ -141,8 +171,8 @@ class FullSync {
       });
     this.#report({ phase: 'checking' });
     await target.prepare();
-    const { table, live, check } = await checkMapping(this.#options);
     const [state] = await target.copies.states([this.#options.mappingUid]);
+    const { table, live, check } = await this.#checkMapping(target, state);
     if (live !== null && !this.#options.mayReplace && !isOurs(state, this.#options.requestId)) {
       await this.#requireEmpty(live);
     }
@@ -160,6 +190,7 @@ class FullSync {
       live,
       lockWaitMs: this.#options.lockWaitMs,
     };
+    const guard = copyGuard(table, () => this.#describe());
     const session = await this.#open(request);
     if (!session) return null;
     try {
@@ -169,14 +200,35 @@ class FullSync {
         await this.#options.sourceObjects(objects);
         await failpoint('copy.included');
       }
-      const rows = await this.#fill(session, snapshot, table, live, check);
+      const rows = await this.#fill(session, snapshot, table, live, check, guard);
       await session.buildIndexes();
-      const differing = await this.#swap(session, live !== null);
+      const differing = await this.#swap(session, live !== null, guard);
       await failpoint('copy.swapped');
       return { rows, differing };
+    } catch (error) {
+      // A column that is gone fails whatever names it first.
+      if (hasCode(error, 'SCHEMA_CHANGED')) await guard();
+      throw error;
     } finally {
       await session.close();
     }
+  }
+
+  /** A table that copies have filled before is given the columns that its source has gained. */
+  async #checkMapping(
+    target: Destination,
+    state: GenerationState | undefined,
+  ): Promise<Awaited<ReturnType<typeof checkMapping>>> {
+    const mayAdd = state !== undefined && (state.liveGeneration !== null || state.finishedRequest !== null);
+    const checked = await checkMapping({ ...this.#options, mayAdd });
+    const { table, check } = checked;
+    if (check.missing.length === 0) return checked;
+    await target.copies.addColumns(
+      this.#options.target,
+      target.design(table, this.#options.target, check.key),
+      check.missing,
+    );
+    return checkMapping(this.#options);
   }
 
   /**
@@ -204,6 +256,7 @@ class FullSync {
     table: Table,
     live: Table | null,
     check: SchemaCheck,
+    guard: ReturnType<typeof copyGuard>,
   ): Promise<number> {
     for (;;) {
       try {
@@ -211,10 +264,10 @@ class FullSync {
         this.#report({ phase: 'indexing' });
         await session.buildKey();
         await failpoint('copy.key-built');
-        if (this.#options.stream !== null) await this.#foldToEnd(session, snapshot, table);
+        if (this.#options.stream !== null) await this.#foldToEnd(session, snapshot, table, guard);
         return rows;
       } catch (error) {
-        if (!hasCode(error, 'COPY_RESTARTED')) throw error;
+        if (!hasCode(error, 'COPY_RESTARTED') || error instanceof TableAltered) throw error;
         this.#check();
         await session.restart();
       }
@@ -234,7 +287,7 @@ class FullSync {
     let plan = await session.plan();
     const incarnation = await this.#incarnation();
     if (!plan) {
-      plan = await snapshot.planChunks(table, { targetBytes: this.#options.chunkBytes });
+      plan = await this.#plan(snapshot, table);
       if (incarnation !== null) plan = { ...plan, incarnation };
       await session.savePlan(plan);
     } else if ((plan.incarnation ?? null) !== incarnation) throw otherHistory();
@@ -303,7 +356,7 @@ class FullSync {
     lane: string,
   ): Promise<number> {
     await session.restart();
-    const plan = await snapshot.planChunks(table, { targetBytes: this.#options.chunkBytes });
+    const plan = await this.#plan(snapshot, table);
     await session.savePlan(plan);
     this.#report({ phase: 'copying', rowsEstimated: plan.estimatedRows, chunks: plan.chunks.length });
     let rows = 0;
@@ -316,6 +369,18 @@ class FullSync {
     return rows;
   }
 
+  /** The plan's layout is checked with each chunk; that it is the layout of the table as described is checked here. */
+  async #plan(snapshot: SnapshotSource, table: Table): Promise<ChunkPlan> {
+    const plan = await snapshot.planChunks(table, { targetBytes: this.#options.chunkBytes });
+    await copyGuard(table, () => this.#describe())();
+    return plan;
+  }
+
+  async #describe(): Promise<Table | null> {
+    const [now = null] = await this.#options.source.catalog.describe([this.#options.sourceTable]);
+    return now;
+  }
+
   /** The source's history now; null: no changes are followed. */
   async #incarnation(): Promise<string | null> {
     const { changes } = this.#options.source;
@@ -323,11 +388,16 @@ class FullSync {
   }
 
   /** Only past the end position is the staging table a state that existed; until then absent values come from the source. */
-  async #foldToEnd(session: CopySession, snapshot: SnapshotSource, table: Table): Promise<void> {
+  async #foldToEnd(
+    session: CopySession,
+    snapshot: SnapshotSource,
+    table: Table,
+    guard: ReturnType<typeof copyGuard>,
+  ): Promise<void> {
     const changes = this.#options.source.changes;
     if (!changes) return;
     this.#report({ phase: 'folding' });
-    const folding = folder(session.route, { snapshot, table });
+    const folding = folder(session.route, { snapshot, table }, guard);
     let end = await changes.end();
     for (;;) {
       this.#check();
@@ -346,8 +416,8 @@ class FullSync {
     }
   }
 
-  async #swap(session: CopySession, hadTable: boolean): Promise<number | null> {
-    const { fold } = folder(session.route, null);
+  async #swap(session: CopySession, hadTable: boolean, guard: ReturnType<typeof copyGuard>): Promise<number | null> {
+    const { fold } = folder(session.route, null, guard);
     const check = () => this.#check();
     this.#report({ phase: 'folding' });
     if (this.#options.stream !== null) await foldDown(session, fold, check);
@@ -450,36 +520,70 @@ function pause(ms: number): Promise<void> {
   return new Promise((resolve) => setTimeout(resolve, ms));
 }
 
-/** Folds what a held mapping has missed into its table and makes it live again. False: nothing was held. */
-export async function runHeldFold(options: {
-  destination: EngineDatabase;
-  mappingUid: string;
-  drawEpoch: (atLeast: number) => Promise<number>;
-  lockWaitMs: number;
-  signal: AbortSignal;
-}): Promise<boolean> {
-  const copies = options.destination.destination?.copies;
-  if (!copies) return false;
-  const [state] = await copies.states([options.mappingUid]);
-  if (state?.route?.backlog !== 'hold') return false;
-  const session = await copies.openHeld(
-    options.mappingUid,
-    await options.drawEpoch(state.copyEpoch),
-    options.lockWaitMs,
-  );
-  if (!session) return false;
-  try {
-    const { fold } = folder(session.route, null);
-    const check = () => {
-      if (options.signal.aborted) throw new SluiceError('CANCELLED', 'the fold was cancelled');
-    };
-    for (let attempt = 0; ; attempt++) {
-      await foldDown(session, fold, check);
-      check();
-      if (await session.finish(fold)) return true;
-      await pause(Math.min(2000, 100 * 2 ** attempt));
+export interface HeldFoldOptions {
+  readonly source: EngineDatabase;
+  readonly destination: EngineDatabase;
+  readonly mappingUid: string;
+  readonly drawEpoch: (atLeast: number) => Promise<number>;
+  readonly lockWaitMs: number;
+  readonly signal: AbortSignal;
+}
+
+/**
+ * Folds what a held mapping has missed into its table and makes it live again. `needsCopy`: it stays held, because the source's
+ * table has become something that only a copy brings.
+ */
+export async function runHeldFold(
+  options: HeldFoldOptions,
+): Promise<{ folded: boolean; needsCopy: SluiceError | null }> {
+  const nothing = { folded: false, needsCopy: null };
+  const { source, destination, mappingUid } = options;
+  const copies = destination.destination?.copies;
+  if (!copies || !destination.destination) return nothing;
+  for (;;) {
+    const [state] = await copies.states([mappingUid]);
+    const route = state?.route;
+    if (route?.backlog !== 'hold') return nothing;
+    const describe = async () => (await source.catalog.describe([route.source]))[0] ?? null;
+    const session = await copies.openHeld(
+      mappingUid,
+      await options.drawEpoch(state?.copyEpoch ?? 0),
+      options.lockWaitMs,
+    );
+    if (!session) return nothing;
+    try {
+      await foldHeld(session, heldGuard(session.route, describe), options.signal);
+      return { folded: true, needsCopy: null };
+    } catch (error) {
+      if (!(error instanceof RouteOutdated)) throw error;
+      const table = await describe();
+      const { columns, added, unproven, broken } = error.decision;
+      const isFollowed =
+        table !== null &&
+        columns !== null &&
+        unproven.length === 0 &&
+        broken === null &&
+        (await copies.reshape(
+          mappingUid,
+          { columns, added, design: destination.destination.design(table, route.target, route.key) },
+          options.lockWaitMs,
+        ));
+      if (!isFollowed) return { folded: false, needsCopy: notFollowed(route, error.decision) };
+    } finally {
+      await session.close();
     }
-  } finally {
-    await session.close();
+  }
+}
+
+async function foldHeld(session: FoldSession, guard: Guard, signal: AbortSignal): Promise<void> {
+  const { fold } = folder(session.route, null, guard);
+  const check = () => {
+    if (signal.aborted) throw new SluiceError('CANCELLED', 'the fold was cancelled');
+  };
+  for (let attempt = 0; ; attempt++) {
+    await foldDown(session, fold, check);
+    check();
+    if (await session.finish(fold)) return;
+    await pause(Math.min(2000, 100 * 2 ** attempt));
   }
 }

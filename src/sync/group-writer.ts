@@ -1,10 +1,22 @@
 /** Writes the stream's pieces into one apply group: its own session, its own position, its own trouble. */
-import type { ChangePiece, TableChanges } from '../model/changes.ts';
+import type { ChangePiece, ChangeRelation, TableChanges } from '../model/changes.ts';
 import { failpoint } from '../model/failpoint.ts';
 import { hasCode, SluiceError, toSluiceError } from '../model/errors.ts';
 import type { Position } from '../model/position.ts';
-import type { ApplyCounts, ChangeSource, Destination, GroupApplier, GroupState, Route } from '../engines/contract.ts';
+import type { Table } from '../model/tables.ts';
+import type {
+  ApplyCounts,
+  Catalog,
+  ChangeSource,
+  Destination,
+  GroupApplier,
+  GroupState,
+  Route,
+  RouteColumn,
+  TableDesign,
+} from '../engines/contract.ts';
 import { decodeBlock, encodeBlocks } from './change-block.ts';
+import { decide, driftOf, notFollowed } from './drift.ts';
 import { BLOCK_BYTES, carry, MappingFailure, routeChanges } from './piece-router.ts';
 
 export interface GroupEvents {
@@ -21,8 +33,15 @@ export interface GroupEvents {
   triggerColumn(mappingUid: string): string | null;
   /** It was set. The commit that carries the change has happened. */
   flipped(mappingUid: string): void;
-  /** Columns that the stream shows and the route does not carry. */
-  columnsAdded(route: Route, columns: readonly string[]): void;
+  /** The source's columns changed: followed in place, or (`error`) to be mended by a full copy. */
+  columnsChanged(mappingUid: string, change: ColumnsChanged): Promise<void>;
+}
+
+export interface ColumnsChanged {
+  readonly added: readonly string[];
+  readonly dropped: readonly string[];
+  /** Why a full copy is needed; null: it is not. */
+  readonly error: SluiceError | null;
 }
 
 export interface GroupOptions {
@@ -30,6 +49,8 @@ export interface GroupOptions {
   readonly group: string;
   readonly destination: Destination;
   readonly source: ChangeSource;
+  /** The source's. */
+  readonly catalog: Catalog;
   /** Draws an epoch above `atLeast` from the control database's counter. */
   readonly drawEpoch: (atLeast: number) => Promise<number>;
   readonly lockWaitMs: () => number;
@@ -44,7 +65,8 @@ export class GroupWriter {
   #stagedPieces = 0;
   /** Blocks of the piece in hand that are staged. */
   #blocksIn = 0;
-  #reported = new Map<string, string>();
+  /** Differences between a route's columns and a relation's that were looked at, and need nothing more. */
+  readonly #settled = new Set<string>();
   #routes: readonly Route[] = [];
 
   constructor(options: GroupOptions) {
@@ -101,8 +123,8 @@ export class GroupWriter {
         else await this.#commit(piece, piece.end);
         return;
       } catch (error) {
-        if (error instanceof MappingFailure) {
-          await this.#hold(error);
+        if (error instanceof MappingFailure || error instanceof Drifted) {
+          await this.#settle(error);
           attempt = 0;
           continue;
         }
@@ -170,12 +192,13 @@ export class GroupWriter {
       if (this.#stagedPieces > 0) {
         for await (const block of transaction.staged()) {
           const routed = routeChanges([decodeBlock(block.bytes)], transaction.routes);
+          this.#lookForDrift(routed);
           this.#watchTriggers(routed, flipped);
           add(await carry(transaction, routed));
         }
       }
       const routed = routeChanges(piece.tables, transaction.routes);
-      this.#reportColumns(routed);
+      this.#lookForDrift(routed);
       this.#watchTriggers(routed, flipped);
       add(await carry(transaction, routed));
       await failpoint('stream.before-commit');
@@ -231,15 +254,101 @@ export class GroupWriter {
     }
   }
 
-  #reportColumns(routed: ReturnType<typeof routeChanges>): void {
+  /** Before anything is applied: a live table's columns are no longer those of its route. */
+  #lookForDrift(routed: ReturnType<typeof routeChanges>): void {
     for (const { route, tables } of routed.values()) {
-      const shape = tables.at(-1)?.relation.columns ?? [];
-      if (shape.length === route.columns.length) continue;
-      const added = shape.filter((name) => !route.columns.some((column) => column.source === name));
-      if (added.length === 0 || this.#reported.get(route.mappingUid) === added.join()) continue;
-      this.#reported.set(route.mappingUid, added.join());
-      this.options.events.columnsAdded(route, added);
+      if (!route.live) continue;
+      for (const { relation } of tables) {
+        if (relation.id !== route.relationId) continue;
+        const drift = driftOf(route, relation);
+        if (drift !== null && !this.#settled.has(drift)) throw new Drifted(route, relation, drift);
+      }
     }
+  }
+
+  async #settle(trouble: Drifted | MappingFailure): Promise<void> {
+    try {
+      if (trouble instanceof Drifted) await this.#follow(trouble);
+      else await this.#hold(trouble);
+    } catch (error) {
+      if (!(error instanceof MappingFailure)) throw error;
+      await this.#hold(error);
+    }
+  }
+
+  /**
+   * Follows the source's columns in a commit of its own at the position the group is at, so that no change is applied by a
+   * route that cannot carry it (PROTOCOL, Changes). What cannot be followed is reported, and mended by a copy.
+   */
+  async #follow({ route, relation, drift }: Drifted): Promise<void> {
+    const [source = null] = await this.options.catalog.describe([route.source]);
+    const decision = decide(route, relation, source);
+    const { columns, added, dropped, unproven, broken } = decision;
+    if (broken) {
+      const error = notFollowed(route, decision);
+      await this.options.events.columnsChanged(route.mappingUid, { added: [], dropped: [], error });
+      throw new MappingFailure(route.mappingUid, error);
+    }
+    const isFollowed =
+      columns === null || (source !== null && (await this.#reshape(route, { columns, added }, source)));
+    if (!isFollowed && added.length > 0) {
+      // The table could not be given the columns: without them for now, and then by a copy.
+      const rest = columns.filter((column) => !added.includes(column.source));
+      if (source !== null && dropped.length > 0) await this.#reshape(route, { columns: rest, added: [] }, source);
+    }
+    const needsCopy = unproven.length > 0 || !isFollowed;
+    if (needsCopy || added.length > 0 || dropped.length > 0)
+      await this.options.events.columnsChanged(route.mappingUid, {
+        added: isFollowed ? added : [],
+        dropped,
+        error: needsCopy ? notFollowed(route, isFollowed ? { ...decision, added: [] } : decision) : null,
+      });
+    // Only now: the copy that brings what the route does not carry is asked for, durably.
+    this.#settled.add(drift);
+  }
+
+  async #reshape(
+    route: Route,
+    change: { columns: readonly RouteColumn[]; added: readonly string[] },
+    source: Table,
+  ): Promise<boolean> {
+    const applier = this.#session();
+    const design = designOf(this.options.destination, source, route);
+    if (design === null) return false;
+    const transaction = await applier.begin();
+    try {
+      const done = await transaction.reshape(route.mappingUid, { ...change, design });
+      if (done) await transaction.commit(applier.state.position);
+      else await transaction.rollback();
+      return done;
+    } catch (error) {
+      await transaction.rollback();
+      if (hasCode(error, 'SCHEMA_CHANGED')) throw new MappingFailure(route.mappingUid, error);
+      throw error;
+    }
+  }
+}
+
+/** Null: the destination has no type for one of the columns. */
+function designOf(destination: Destination, source: Table, route: Route): TableDesign | null {
+  try {
+    return destination.design(source, route.target, route.key);
+  } catch (error) {
+    if (hasCode(error, 'SCHEMA_MISMATCH')) return null;
+    throw error;
+  }
+}
+
+/** Thrown before anything is applied. */
+class Drifted extends Error {
+  readonly route: Route;
+  readonly relation: ChangeRelation;
+  readonly drift: string;
+  constructor(route: Route, relation: ChangeRelation, drift: string) {
+    super('the source’s columns changed');
+    this.route = route;
+    this.relation = relation;
+    this.drift = drift;
   }
 }
 

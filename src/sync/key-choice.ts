@@ -14,7 +14,12 @@ export interface KeyRequest {
   readonly cdc: boolean;
 }
 
-export type Report = (severity: Finding['severity'], code: ErrorCode, message: string) => void;
+export type Report = (
+  severity: Finding['severity'],
+  code: ErrorCode,
+  message: string,
+  fixSql?: readonly string[],
+) => void;
 
 /** Source names of the key's columns, in the key's order; empty when there is none (reported where one is needed). */
 export function chooseKey(request: KeyRequest, columns: readonly RouteColumn[], report: Report): readonly string[] {

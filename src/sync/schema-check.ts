@@ -2,15 +2,20 @@
  * Compares a source table with its destination before any row moves (invariant 6): which columns are carried to which, by
  * which key, and what stands in the way. Pure; knows no engine.
  */
-import type { RouteColumn } from '../engines/contract.ts';
+import type { Remedies, RouteColumn } from '../engines/contract.ts';
 import type { Finding } from '../model/findings.ts';
 import { displayName, type Column, type Table } from '../model/tables.ts';
 import { cannotHold, type LogicalType } from '../model/types.ts';
+import { routeColumn } from './drift.ts';
 import { chooseKey, type KeyRequest, type Report } from './key-choice.ts';
 
 export interface SchemaCheckRequest extends KeyRequest {
   /** The destination can suspend triggers and foreign keys for a session. */
   readonly canSuspend: boolean;
+  /** Earlier copies filled the destination table, so that columns the source has gained are added to it. */
+  readonly mayAdd?: boolean;
+  /** Statements of the destination's engine, for hints. */
+  readonly remedies?: Remedies | null;
 }
 
 export interface SchemaCheck {
@@ -18,6 +23,8 @@ export interface SchemaCheck {
   readonly findings: readonly Finding[];
   /** Source columns that are carried, in the source's order. */
   readonly columns: readonly RouteColumn[];
+  /** Source names of columns that the destination table lacks and is to be given (`mayAdd`). */
+  readonly missing: readonly string[];
   /** Source names of the key's columns; empty: no key (only without `cdc`). */
   readonly key: readonly string[];
 }
@@ -25,7 +32,8 @@ export interface SchemaCheck {
 export function checkSchema(request: SchemaCheckRequest): SchemaCheck {
   const { source, target } = request;
   const findings: Finding[] = [];
-  const report: Report = (severity, code, message) => findings.push({ code, severity, message, fixSql: [] });
+  const report: Report = (severity, code, message, fixSql = []) => findings.push({ code, severity, message, fixSql });
+  const missing: string[] = [];
   if (request.cdc && source.kind === 'other')
     report('error', 'CAPABILITY_MISSING', `${displayName(source.name)} is not a table: its changes cannot be followed`);
   const pairs = target === null ? null : matchColumns(source, target);
@@ -33,12 +41,18 @@ export function checkSchema(request: SchemaCheckRequest): SchemaCheck {
   for (const column of source.columns) {
     const match = pairs?.get(column.name);
     if (target !== null) {
+      const what = `column ${column.name} of ${displayName(target.name)}`;
       const problem = columnProblem(column, match ?? null, source, target);
-      if (problem !== null)
-        report('error', 'SCHEMA_MISMATCH', `column ${column.name} of ${displayName(target.name)}: ${problem}`);
+      if (match === undefined && request.mayAdd === true) {
+        if (column.generated === null) {
+          missing.push(column.name);
+          report('info', 'COLUMN_ADDED', `${what}: new at the source, so it is added`);
+        } else report('warning', 'SCHEMA_MISMATCH', `${what}: ${problem?.why ?? ''}`);
+      } else if (problem !== null)
+        report('error', 'SCHEMA_MISMATCH', `${what}: ${problem.why}`, fix(problem, column, match, request));
     }
-    if (column.generated === null && (target === null || match !== undefined))
-      columns.push({ source: column.name, target: match?.name ?? column.name });
+    if (column.generated === null && (target === null || match !== undefined || missing.includes(column.name)))
+      columns.push(routeColumn(column, match?.name ?? column.name));
   }
   if (target !== null) {
     const matched = new Set([...(pairs?.values() ?? [])].map((column) => column.name));
@@ -52,7 +66,7 @@ export function checkSchema(request: SchemaCheckRequest): SchemaCheck {
     }
     guards(target, request.canSuspend, report);
   }
-  return { findings, columns, key: chooseKey(request, columns, report) };
+  return { findings, columns, missing, key: chooseKey(request, columns, report) };
 }
 
 /** By exact name; what is left, by name in any case where that is unambiguous. Values: the destination's columns. */
@@ -77,21 +91,44 @@ function matchColumns(source: Table, target: Table): Map<string, Column> {
   return pairs;
 }
 
-/** Why this column cannot be carried, as the rest of "column x of y: …"; null: it can, or need not. */
-function columnProblem(column: Column, match: Column | null, source: Table, target: Table): string | null {
+/** Why a column cannot be carried: `why` is the rest of "column x of y: …". */
+interface Problem {
+  readonly kind: 'missing' | 'generated' | 'type' | 'null';
+  readonly why: string;
+}
+
+/** Null: it can be carried, or need not. */
+function columnProblem(column: Column, match: Column | null, source: Table, target: Table): Problem | null {
   const sameEngine = source.engine === target.engine;
   if (column.generated !== null) {
     if (match !== null && sameEngine && match.generated === column.generated) return null;
-    return match === null
-      ? 'missing; it is generated at the source, so declare it here by the same expression'
-      : 'it is generated at the source and not by the same expression here; declare it by that expression';
+    const why =
+      match === null
+        ? 'missing; it is generated at the source, so declare it here by the same expression'
+        : 'it is generated at the source and not by the same expression here; declare it by that expression';
+    return { kind: 'generated', why };
   }
-  if (match === null) return 'missing';
-  if (match.generated !== null) return 'it is generated here and an ordinary column at the source';
+  if (match === null) return { kind: 'missing', why: 'missing' };
+  if (match.generated !== null)
+    return { kind: 'generated', why: 'it is generated here and an ordinary column at the source' };
   const reason = sameTypes(column, match, sameEngine) ? null : cannotHold(column.type, match.type);
-  if (reason !== null) return `${column.nativeType} does not go into ${match.nativeType}: ${reason}`;
-  if (column.nullable && !match.nullable) return 'it is NOT NULL here and may be NULL at the source';
+  if (reason !== null)
+    return { kind: 'type', why: `${column.nativeType} does not go into ${match.nativeType}: ${reason}` };
+  if (column.nullable && !match.nullable)
+    return { kind: 'null', why: 'it is NOT NULL here and may be NULL at the source' };
   return null;
+}
+
+function fix(
+  problem: Problem,
+  column: Column,
+  match: Column | undefined,
+  { source, target, remedies }: SchemaCheckRequest,
+): readonly string[] {
+  if (!remedies || target === null) return [];
+  if (problem.kind === 'missing') return remedies.addColumn(target.name, source, column.name);
+  if (problem.kind === 'type' && match) return remedies.retype(target.name, match, source, column.name);
+  return problem.kind === 'null' && match ? [remedies.allowNull(target.name, match.name)] : [];
 }
 
 /** An enum's name says nothing of its labels, so those are always compared. */

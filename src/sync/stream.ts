@@ -7,7 +7,7 @@ import type { ChangePiece } from '../model/changes.ts';
 import { failpoint } from '../model/failpoint.ts';
 import { hasCode, SluiceError, toSluiceError } from '../model/errors.ts';
 import type { Position } from '../model/position.ts';
-import type { ChangeReader, ChangeSource, Destination, SourceObject } from '../engines/contract.ts';
+import type { Catalog, ChangeReader, ChangeSource, Destination, SourceObject } from '../engines/contract.ts';
 import { GroupWriter, type GroupEvents } from './group-writer.ts';
 
 /** An apply group as the control tables want it. */
@@ -29,7 +29,7 @@ export interface StreamSettings {
   readonly holdMaxMs: number;
 }
 
-export interface StreamEvents extends Pick<GroupEvents, 'held' | 'columnsAdded' | 'triggerColumn' | 'flipped'> {
+export interface StreamEvents extends Pick<GroupEvents, 'held' | 'columnsChanged' | 'triggerColumn' | 'flipped'> {
   committed(
     groupId: string,
     position: Position,
@@ -47,6 +47,7 @@ export interface StreamEvents extends Pick<GroupEvents, 'held' | 'columnsAdded' 
 export interface StreamOptions {
   readonly stream: string;
   readonly source: ChangeSource;
+  readonly catalog: Catalog;
   /** What the control tables want now; read again between pieces. */
   readonly groups: () => readonly GroupSpec[];
   readonly settings: () => StreamSettings;
@@ -152,6 +153,7 @@ export class Stream {
     const { source, stream } = this.#options;
     try {
       return await source.read(stream, from, {
+        takeOver: true,
         breakAt: positions.filter((position) => source.compare(position, from) === 'after'),
         maxChanges: this.#options.settings().batchRows,
         maxBytes: this.#options.settings().batchMaxBytes,
@@ -385,6 +387,7 @@ export class Stream {
       group: spec.group,
       destination: spec.destination,
       source,
+      catalog: this.#options.catalog,
       drawEpoch,
       lockWaitMs: () => settings().leaseMs,
       retries: () => ({ attempts: settings().retryAttempts, delayMs: Math.min(settings().retryDelayMs, 1000) }),
@@ -393,7 +396,7 @@ export class Stream {
         held: (uid, error) => events.held(uid, error),
         triggerColumn: (uid) => events.triggerColumn(uid),
         flipped: (uid) => events.flipped(uid),
-        columnsAdded: (route, columns) => events.columnsAdded(route, columns),
+        columnsChanged: (uid, change) => events.columnsChanged(uid, change),
       },
     });
     return { spec, writer, durable: null, awaySince: null, released: false, retryAt: 0 };

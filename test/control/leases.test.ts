@@ -106,5 +106,8 @@ describe('control: leases and epochs', () => {
     await age(60);
     await leases.acquire('k', second, 15);
     expect((await leases.list())[0]?.epoch).to.equal(null);
+    // F09: the first was frozen and goes on; an epoch above its successor's would take the stream away again.
+    const refused = await leases.drawEpoch(0, { key: 'k', owner: first }).catch((error: unknown) => error);
+    expect(refused).to.have.property('code', 'FENCED');
   });
 });

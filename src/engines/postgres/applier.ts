@@ -4,10 +4,12 @@ import type { KeyedChanges } from '../../model/keyed-changes.ts';
 import type { Position } from '../../model/position.ts';
 import { displayName } from '../../model/tables.ts';
 import type { ApplyCounts, Block, GroupApplier, GroupState, GroupTransaction, Route } from '../contract.ts';
+import { readBlock } from './blocks.ts';
 import { PostgresCatalog } from './catalog.ts';
 import type { Connection, Row, Session } from './connection.ts';
 import { backlogTable, createBacklogSql } from './home.ts';
 import { pastFrozenHolders, sessionId } from './locks.ts';
+import { reshapeRoute } from './reshape.ts';
 import { ROUTE_COLUMNS, routeOf } from './routes.ts';
 import { quoteLiteral, quoteTable } from './sql.ts';
 import { APPLY_SETTINGS, beginApplying, TableApplier } from './table-applier.ts';
@@ -157,6 +159,11 @@ class PostgresApplier implements GroupApplier {
         held.set(mappingUid, route);
         return route;
       },
+      reshape: async (mappingUid, change) => {
+        const done = await reshapeRoute(this.#connection, session, mappingUid, change);
+        this.#routes = null;
+        return done;
+      },
       commit: async (position) => {
         const statements = [
           `UPDATE sluice.positions SET position = ${quoteLiteral(position)}, updated_at = now() WHERE ${this.#where}`,
@@ -199,16 +206,12 @@ class PostgresApplier implements GroupApplier {
 
   async *#readStaged(): AsyncGenerator<Block> {
     if (this.#staged === 0) return;
-    let after = '0';
-    for (;;) {
-      const [row] = await this.#session.query(
-        'read a staged piece',
-        `SELECT seq, changes, block FROM sluice.pieces WHERE ${this.#where} AND epoch = $1 AND seq > $2 ORDER BY seq LIMIT 1`,
-        [this.#state.epoch, after],
-      );
-      if (!row) return;
-      after = row['seq'] ?? after;
-      yield { bytes: bytesOf(row['block']), changes: Number(row['changes']) };
+    const source = `FROM sluice.pieces WHERE ${this.#where} AND epoch = ${this.#state.epoch}`;
+    for (let after = 0; ;) {
+      const block = await readBlock(this.#session, 'read a staged piece', source, after);
+      if (!block) return;
+      after = block.seq;
+      yield block;
     }
   }
 
@@ -300,9 +303,4 @@ async function announceRoute(session: Session, row: Row): Promise<void> {
     `UPDATE sluice.positions SET route_version = route_version + 1 WHERE stream = $1 AND apply_group = $2`,
     [row['stream'], row['apply_group']],
   );
-}
-
-/** bytea as the server prints it (\x…). */
-export function bytesOf(text: string | null | undefined): Buffer {
-  return Buffer.from((text ?? '').slice(2), 'hex');
 }

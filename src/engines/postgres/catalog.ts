@@ -49,6 +49,7 @@ SELECT pg_catalog.json_build_object(
   'tables', (
     SELECT pg_catalog.json_agg(pg_catalog.json_build_object(
       'n', rel.n, 'oid', rel.oid::text, 'kind', rel.relkind,
+      'storage', CASE WHEN rel.relkind = 'r' THEN pg_catalog.pg_relation_filenode(rel.oid)::text END,
       'columns', (
         SELECT pg_catalog.json_agg(pg_catalog.json_build_object(
           'number', a.attnum, 'name', a.attname, 'type', a.atttypid::bigint, 'modifier', a.atttypmod,
@@ -57,6 +58,7 @@ SELECT pg_catalog.json_build_object(
             SELECT FROM pg_catalog.pg_constraint k
             WHERE k.conrelid = a.attrelid AND k.contype = 'n' AND NOT k.convalidated AND k.conkey = ARRAY[a.attnum]),
           'generated', a.attgenerated, 'identity', a.attidentity,
+          'missing', a.atthasmissing,
           'default', pg_catalog.pg_get_expr(d.adbin, d.adrelid), 'looseCollation', NOT coalesce(co.collisdeterministic, true),
           'collation', CASE WHEN a.attcollation <> t.typcollation
             THEN pg_catalog.quote_ident(cn.nspname) || '.' || pg_catalog.quote_ident(co.collname) END)
@@ -115,6 +117,8 @@ interface RawColumn {
   readonly notNull: boolean;
   readonly generated: '' | 's' | 'v';
   readonly identity: '' | 'a' | 'd';
+  /** Rows older than the column have its default without having been written. */
+  readonly missing: boolean;
   readonly default: string | null;
   readonly collation: string | null;
   /** Nondeterministic: different byte strings are equal. */
@@ -139,6 +143,7 @@ interface RawTable {
   readonly n: number;
   readonly oid: string;
   readonly kind: string;
+  readonly storage: string | null;
   readonly columns: readonly RawColumn[] | null;
   readonly indexes: readonly RawIndex[] | null;
   readonly triggers: readonly string[] | null;
@@ -211,6 +216,7 @@ function table(name: TableName, raw: RawTable, types: Types): Table {
     referencedBy: raw.referencedBy ?? [],
     estimatedRows: raw.leaves.rows === null ? null : Math.round(raw.leaves.rows),
     bytes: raw.leaves.bytes ?? 0,
+    storage: raw.storage,
   };
 }
 
@@ -246,6 +252,9 @@ function describeColumn(column: RawColumn, types: Types): Column {
     identity: column.identity === 'a' ? 'always' : column.identity === 'd' ? 'by default' : null,
     default: generated === null ? column.default : null,
     collation: column.collation,
+    id: String(column.number),
+    streamType: `${column.type}:${column.modifier}`,
+    filled: column.missing,
   };
 }
 

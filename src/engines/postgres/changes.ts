@@ -121,6 +121,19 @@ export class PostgresChanges implements ChangeSource {
   }
 
   async read(stream: string, from: Position, options: ReadOptions): Promise<ChangeReader> {
+    for (let attempt = 1; ; attempt++) {
+      try {
+        return await this.#read(stream, from, options);
+      } catch (error) {
+        const slot = this.#slot(stream);
+        if (!hasCode(error, 'CDC_IN_USE') || !options.takeOver || !slot.managed || attempt > 2) throw error;
+        const holder = (await readSource(this.#connection, slot.name)).slot?.activePid;
+        if (holder) await this.#terminate(Number(holder));
+      }
+    }
+  }
+
+  async #read(stream: string, from: Position, options: ReadOptions): Promise<ChangeReader> {
     const slot = this.#slot(stream);
     const publication = this.#publication(stream);
     const place = parsePosition(from);
@@ -567,7 +580,7 @@ class PostgresChangeReader implements ChangeReader {
       // Nothing of ours in it (servers before 15 send empty transactions): it is progress, not a piece.
       const taken = decoder.takeCompleted();
       if (taken?.end) this.#idle = taken.end;
-    } else if (decoder.bytes >= this.#options.maxBytes) this.#cut(step === Step.Commit);
+    } else if (decoder.bytes >= this.#pieceBytes()) this.#cut(step === Step.Commit);
     // While the consumer is busy the piece grows: the more waits, the fewer commits it takes.
     else if (step === Step.Commit && decoder.changes >= this.#options.maxChanges && this.#waiting !== null)
       this.#cut(true);
@@ -590,7 +603,7 @@ class PostgresChangeReader implements ChangeReader {
       this.#enqueue(completed);
       this.#begun = false;
     }
-    if (!atCommit && this.#decoder.bytes >= this.#options.maxBytes) {
+    if (!atCommit && this.#decoder.bytes >= this.#pieceBytes()) {
       this.#enqueue(this.#decoder.takeOpen());
       this.#begun = true;
     }
@@ -632,10 +645,21 @@ class PostgresChangeReader implements ChangeReader {
         this.#deliver();
       });
     }
-    if (!this.#paused && this.#buffered() >= this.#options.maxBytes) {
+    if (!this.#paused && this.#buffered() >= this.#aheadBytes()) {
       this.#paused = true;
       this.#stream?.pause();
     }
+  }
+
+  /** Size of a piece that ends inside a transaction: once it must be taken apart, small parts cost no more and hold less. */
+  #pieceBytes(): number {
+    return this.#begun ? this.#options.maxBytes / 4 : this.#options.maxBytes;
+  }
+
+  /** The consumer holds a piece as well: what it may take next is half of what may be held, unless one transaction needs it all. */
+  #aheadBytes(): number {
+    const ready = this.#queue.length > 0 || this.#decoder.completed > 0;
+    return ready ? this.#options.maxBytes / 2 : this.#pieceBytes();
   }
 
   #buffered(): number {
@@ -673,7 +697,7 @@ class PostgresChangeReader implements ChangeReader {
     this.#idleAt = performance.now();
     this.#waiting = null;
     waiting.resolve({ done: false, value: piece });
-    if (this.#paused && this.#buffered() < this.#options.maxBytes) {
+    if (this.#paused && this.#buffered() < this.#aheadBytes()) {
       this.#paused = false;
       this.#stream?.resume();
     }

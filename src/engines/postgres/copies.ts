@@ -1,7 +1,15 @@
 /** The copy side of a destination: generations from their staging table to their replacement (PROTOCOL, A copy). */
 import { SluiceError } from '../../model/errors.ts';
 import { displayName, type TableName } from '../../model/tables.ts';
-import type { CopyDestination, CopySession, FoldSession, GenerationRequest, GenerationState } from '../contract.ts';
+import type {
+  CopyDestination,
+  CopySession,
+  FoldSession,
+  GenerationRequest,
+  GenerationState,
+  RouteChange,
+  TableDesign,
+} from '../contract.ts';
 import { holdMapping, suspendTriggers } from './applier.ts';
 import type { Connection, Session } from './connection.ts';
 import { createTableSql, ownDesign } from './ddl.ts';
@@ -9,9 +17,12 @@ import { PostgresCopy } from './copy.ts';
 import { PostgresFold } from './fold.ts';
 import { backlogTable, createBacklogSql, stagingTable } from './home.ts';
 import { pastFrozenHolders, sessionId } from './locks.ts';
+import { addColumns, reshapeRoute } from './reshape.ts';
 import { ROUTE_COLUMNS, routeOf, type StoredRoute } from './routes.ts';
 import { quoteIdentifier, quoteTable } from './sql.ts';
 import { APPLY_SETTINGS } from './table-applier.ts';
+
+class NotReshaped extends Error {}
 
 export class PostgresCopies implements CopyDestination {
   readonly #connection: Connection;
@@ -58,6 +69,7 @@ export class PostgresCopies implements CopyDestination {
             target: request.target,
             columns: request.columns,
             key: request.key,
+            storage: request.source.storage ?? null,
           };
           const sameShape =
             row['copy_route'] !== null &&
@@ -168,6 +180,7 @@ export class PostgresCopies implements CopyDestination {
             target: request.target,
             columns: request.columns,
             key: request.key,
+            storage: request.source.storage ?? null,
           };
           await session.query(
             'adopt the table',
@@ -194,6 +207,24 @@ export class PostgresCopies implements CopyDestination {
       held = true;
     });
     return held;
+  }
+
+  async reshape(mappingUid: string, change: RouteChange, lockWaitMs: number): Promise<boolean> {
+    let done = false;
+    try {
+      await this.#change(mappingUid, lockWaitMs, async (session) => {
+        done = await reshapeRoute(this.#connection, session, mappingUid, change);
+        // Thrown to have it rolled back.
+        if (!done) throw new NotReshaped();
+      });
+    } catch (error) {
+      if (!(error instanceof NotReshaped)) throw error;
+    }
+    return done;
+  }
+
+  addColumns(target: TableName, design: TableDesign, columns: readonly string[]): Promise<void> {
+    return addColumns(this.#connection, target, design, columns);
   }
 
   async forget(mappingUid: string): Promise<void> {

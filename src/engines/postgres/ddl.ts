@@ -99,6 +99,20 @@ export function createTableSql(designed: PostgresDesign, name: TableName, option
   return `CREATE TABLE ${quoteTable(name)} (\n  ${lines.join(',\n  ')}\n)`;
 }
 
+const COLLATE = /^ COLLATE pg_catalog\.(?:"(?:[^"]|"")*"|\S+)/;
+
+/** Columns of the design for a table that is there: NULL allowed and without a default, so that no row is rewritten. */
+export function addColumnSql(designed: PostgresDesign, name: TableName, columns: readonly string[]): string[] {
+  const added = designed.declared.filter((column) => columns.includes(column.name));
+  return [
+    ...(added.length > 0 ? designed.types : []),
+    ...added.map((column) => {
+      const collation = COLLATE.exec(column.clauses)?.[0] ?? '';
+      return `ALTER TABLE ${quoteTable(name)} ADD COLUMN IF NOT EXISTS ${quoteIdentifier(column.name)} ${column.nativeType}${collation}`;
+    }),
+  ];
+}
+
 /** The key as a constraint or unique index; no statement for a table without one. The server chooses the names. */
 export function keySql(designed: PostgresDesign, name: TableName): string[] {
   if (designed.key.length === 0) return [];

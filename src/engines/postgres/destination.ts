@@ -10,10 +10,12 @@ import { design } from './ddl.ts';
 import { backlogTable, prepareHome } from './home.ts';
 import { lanesOf } from './loader.ts';
 import { pastFrozenHolders } from './locks.ts';
+import { remedies } from './reshape.ts';
 import { quoteTable } from './sql.ts';
 
 export class PostgresDestination implements Destination {
   readonly copies: PostgresCopies;
+  readonly remedies = remedies;
   readonly #connection: Connection;
 
   constructor(connection: Connection) {

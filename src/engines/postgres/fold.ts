@@ -4,7 +4,7 @@ import type { KeyedChanges } from '../../model/keyed-changes.ts';
 import type { Position } from '../../model/position.ts';
 import { displayName, type Table, type TableName } from '../../model/tables.ts';
 import type { ApplyCounts, FoldSession, FoldWork, Route, StoredBlock } from '../contract.ts';
-import { bytesOf } from './applier.ts';
+import { readBlock } from './blocks.ts';
 import { PostgresCatalog } from './catalog.ts';
 import type { Connection, Session } from './connection.ts';
 import { sqlState } from './errors.ts';
@@ -188,23 +188,18 @@ export class PostgresFold implements FoldSession {
     const applier = await this.prepareApplier();
     beginApplying(this.session);
     let count = 0;
-    let last = folded;
+    let last = Number(folded);
     let bytes = 0;
     const { session } = this;
     const backlog = this.#backlog();
     async function* blocks(): AsyncGenerator<StoredBlock> {
       while (bytes < maxBytes) {
-        const [row] = await session.query(
-          'read a backlog',
-          `SELECT seq, changes, block FROM ${backlog} WHERE seq > $1 ORDER BY seq LIMIT 1`,
-          [last],
-        );
-        if (!row) return;
-        last = row['seq'] ?? last;
-        const block = bytesOf(row['block']);
-        bytes += block.length;
+        const block = await readBlock(session, 'read a backlog', `FROM ${backlog} WHERE true`, last);
+        if (!block) return;
+        last = block.seq;
+        bytes += block.bytes.length;
         count++;
-        yield { seq: Number(last), bytes: block, changes: Number(row['changes']) };
+        yield block;
       }
     }
     const apply = async (changes: KeyedChanges): Promise<ApplyCounts> => {

@@ -10,6 +10,7 @@ export interface StoredRoute {
   readonly target: TableName;
   readonly columns: readonly RouteColumn[];
   readonly key: readonly string[];
+  readonly storage?: string | null;
   /** The staging table was made like a live one that is there. */
   readonly likeLive?: boolean;
 }
