@@ -75,7 +75,7 @@ const DOUBTFUL_KEYS = 100_000;
  * under its old key may be another one by now, and those of a row that is not there (it moved before it was read). A row that is there
  * and keeps its key has them right as soon as the fold is past the end: whatever set them since the copy began is in the backlog.
  */
-export function folder(route: Route, absent: AbsentSource | null, guard: Guard): Folder {
+export function folder(route: Route, absent: AbsentSource | null, guard: Guard | null = null): Folder {
   const columns = route.columns.map((column) => column.source);
   const doubt = absent ? new Doubt() : null;
   const options = {
@@ -85,7 +85,7 @@ export function folder(route: Route, absent: AbsentSource | null, guard: Guard):
   const look = async (relation: ChangeRelation) => {
     const drift = driftOf(route, relation);
     if (drift === null || guarded.has(drift)) return;
-    await guard(relation);
+    await guard?.(relation);
     guarded.add(drift);
   };
   return {

@@ -47,8 +47,9 @@ describe('the source’s columns change while its rows are copied', () => {
     await world.state(mapping, 'streaming', 30);
     await service.stop();
     // The stream has this to read before it comes to the new column; the copy begins at once.
-    await world.source.query(`INSERT INTO t SELECT 100000 + i, 'older' FROM generate_series(1, 1000) i`);
-    for (let i = 0; i < 200; i++) await world.source.query(`UPDATE t SET v = v || '.' WHERE id BETWEEN 1 AND 50`);
+    for (let i = 1; i <= 10; i++)
+      await world.source.query(`INSERT INTO t SELECT ${i} * 100000 + i, 'older' FROM generate_series(1, 4000) i`);
+    for (let i = 0; i < 50; i++) await world.source.query(`UPDATE t SET v = v || '.' WHERE id BETWEEN 1 AND 50`);
     await world.source.query(`UPDATE t SET id = -id WHERE id <= 20`);
     await world.source.query(
       `ALTER TABLE t ADD COLUMN n text NOT NULL DEFAULT 'd', ADD COLUMN c timestamptz DEFAULT clock_timestamp()`,
