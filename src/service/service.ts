@@ -2,7 +2,6 @@
  * The service: polls the control tables, runs the streams whose leases it holds, and queues copies and other jobs. `run` is
  * its life; `stop` drains. Several processes may share one control database; any of them may die or freeze at any instant.
  */
-import PQueue from 'p-queue';
 import {
   DEFAULT_SETTINGS,
   resolveSecrets,
@@ -14,19 +13,22 @@ import {
   type Settings,
 } from '../control/index.ts';
 import type { Logger } from '../log/logger.ts';
-import { hasCode, SluiceError, toSluiceError } from '../model/errors.ts';
+import { hasCode, toSluiceError, type SluiceError } from '../model/errors.ts';
 import type { ColumnsChanged } from '../sync/group-writer.ts';
 import type { StreamSettings } from '../sync/stream.ts';
 import { cleanUp } from './cleanup.ts';
 import { checkServer, Fleet, type Place, type ResolvedServer } from './fleet.ts';
+import { JobBoard } from './job-board.ts';
 import { LeaseKeeper } from './lease-keeper.ts';
 import { MappingJobs } from './mapping-jobs.ts';
 import { plan, type Plan, type PlannedMapping, type PlannedStream } from './planner.ts';
 import { leaseKey, StreamHost } from './stream-host.ts';
+import { ProblemReports } from './problem-reports.ts';
 import { Retirement } from './retirement.ts';
 import { StreamWatch } from './stream-watch.ts';
 import { TriggerColumns } from './trigger-columns.ts';
 import { VerificationSchedule } from './verification-schedule.ts';
+import { wantedJob } from './wanted-job.ts';
 
 export interface ServiceOptions {
   readonly control: ControlDatabase;
@@ -42,22 +44,6 @@ const DISPLAY_INTERVAL_MS = 60 * 1000;
 /** A wake-up storm (500 jobs that end at once) becomes one poll. */
 const WAKE_DELAY_MS = 50;
 
-/** What could not begin yet is tried again so soon, ms. */
-const AGAIN_MS = 1000;
-
-/** Kept as the person's hash of a row that is refused, so that any usable row counts as changed. */
-const REFUSED = 'refused';
-
-type JobKind = 'copy' | 'adopt' | 'pause' | 'settle' | 'verify';
-
-interface Job {
-  readonly kind: JobKind;
-  /** The hash of the person's row it works by; null while it waits for its turn. */
-  readonly begunWith: () => string | null;
-  readonly abort: AbortController;
-  readonly done: Promise<void>;
-}
-
 export class Service {
   readonly #options: ServiceOptions;
   readonly #control: ControlDatabase;
@@ -65,9 +51,7 @@ export class Service {
   readonly #owner = thisProcess();
   readonly #leases: LeaseKeeper;
   readonly #streams = new Map<string, { host: StreamHost; done: Promise<void> }>();
-  readonly #jobs = new Map<string, Job>();
-  readonly #queue = new PQueue({ concurrency: DEFAULT_SETTINGS.parallel_scheduler_count });
-  readonly #serverQueues = new Map<number, PQueue>();
+  #jobs: JobBoard | null = null;
   #fleet: Fleet | null = null;
   #jobsRunner: MappingJobs | null = null;
   #triggers: TriggerColumns | null = null;
@@ -82,7 +66,7 @@ export class Service {
   /** On performance.now(). */
   #rowsReadAt = 0;
   #configFingerprint: string | null = null;
-  #reported = new Map<string, string>();
+  readonly #problems: ProblemReports;
   #stopping = false;
   #wake: (() => void) | null = null;
   #look = false;
@@ -95,6 +79,7 @@ export class Service {
     this.#options = options;
     this.#control = options.control;
     this.#logger = options.logger;
+    this.#problems = new ProblemReports(options.control, options.logger);
     this.#leases = new LeaseKeeper(this.#control, this.#owner, () => this.#settings.lease_seconds);
   }
 
@@ -172,16 +157,22 @@ export class Service {
       logger,
       settings: () => this.#settings,
     });
+    this.#jobs = new JobBoard({
+      runner: this.#jobsRunner,
+      verification: this.#verification,
+      leases: this.#leases,
+      logger,
+      mapping: (uid) => this.#mapping(uid),
+      lookSoon: (ms) => this.#lookSoon(ms),
+    });
   }
 
   async #readSettings(fingerprint: string): Promise<void> {
     const { settings, problems } = await this.#control.readSettings();
     this.#settings = settings;
     this.#configFingerprint = fingerprint;
-    this.#queue.concurrency = settings.parallel_scheduler_count;
-    for (const queue of this.#serverQueues.values()) queue.concurrency = settings.server_parallel_count;
-    for (const { key, error } of problems) await this.#report(`config ${key}`, {}, error);
-    this.#forgetReports('config ', new Set(problems.map(({ key }) => `config ${key}`)));
+    this.#jobs?.limit(settings);
+    await this.#problems.settings(problems);
   }
 
   /** The control tables changed: what they ask for now. */
@@ -205,7 +196,7 @@ export class Service {
       mappings: rows.mappings,
       invalid: rows.invalid,
     });
-    await this.#reportProblems(this.#plan, sources, destinations);
+    await this.#problems.plan(this.#plan, sources, destinations);
     for (const [name, { host }] of this.#streams) {
       const wanted = this.#plan.streams.get(name);
       if (wanted) host.update(wanted);
@@ -226,21 +217,7 @@ export class Service {
         leaseSeconds: this.#settings.lease_seconds,
       });
     }
-    this.#endOutdatedJobs();
-  }
-
-  /** What a running job was told no longer holds: it ends at its next step, and what is wanted now comes next (F51). */
-  #endOutdatedJobs(): void {
-    for (const [uid, job] of this.#jobs) {
-      const mapping = this.#mapping(uid);
-      const begunWith = job.begunWith();
-      if (job.kind === 'verify' || begunWith === null) continue;
-      if (!mapping) job.abort.abort(new SluiceError('CANCELLED', 'the mapping was deleted'));
-      else if (job.kind !== 'pause' && !mapping.enabled)
-        job.abort.abort(new SluiceError('CANCELLED', `${mapping.label} was disabled`));
-      else if (begunWith !== mapping.row.personHash)
-        job.abort.abort(new SluiceError('CANCELLED', `${mapping.label} was changed`));
-    }
+    this.#jobs?.endOutdated();
   }
 
   async #startStreams(): Promise<void> {
@@ -307,118 +284,10 @@ export class Service {
 
   #startJobs(): void {
     for (const mapping of this.#plan?.mappings ?? []) {
-      const kind = this.#wantedJob(mapping);
-      if (kind) this.#enqueue(mapping, kind);
+      if (this.#stopping || this.#jobs?.has(mapping.row.mappingUid)) continue;
+      const kind = wantedJob(mapping, (state) => this.#isDue(state));
+      if (kind) this.#jobs?.add(mapping, kind);
     }
-  }
-
-  /** What the mapping needs now, from its rows alone. */
-  #wantedJob(mapping: PlannedMapping): JobKind | null {
-    const { state, running, queued, initialSync, onGap, personHash } = mapping.row;
-    if (this.#stopping || this.#jobs.has(mapping.row.mappingUid) || !state) return null;
-    const retryWaits = state.retryInMs !== null && !this.#isDue(state) && state.personHash === personHash;
-    if (!mapping.enabled) return state.state === 'paused' || state.state === 'gap' ? null : 'pause';
-    const isOpen = running !== null || queued?.confirmed === true;
-    // What an earlier version of the row asked for is settled before anything is copied by the new one.
-    const isChanged = state.personHash !== null && state.personHash !== personHash;
-    if (isOpen && isChanged && state.state !== 'gap') return 'settle';
-    if (isOpen && !(running !== null && retryWaits)) return 'copy';
-    switch (state.state) {
-      case 'new':
-        return initialSync === 'none' ? 'adopt' : 'settle';
-      case 'paused':
-        return 'settle';
-      case 'failed':
-        return retryWaits || (state.retryAt === null && state.personHash === personHash)
-          ? null
-          : initialSync === 'none'
-            ? 'adopt'
-            : 'settle';
-      case 'gap':
-        return onGap === 'resync' && queued === null ? 'settle' : null;
-      case 'copying':
-        return 'settle';
-      case 'streaming':
-      case 'idle':
-        return state.personHash !== null && state.personHash !== personHash ? 'settle' : null;
-    }
-  }
-
-  #enqueue(planned: PlannedMapping, kind: JobKind): void {
-    const uid = planned.row.mappingUid;
-    const abort = new AbortController();
-    /** How soon its consequences are looked at, ms; null: at the next poll. */
-    let next: number | null = WAKE_DELAY_MS;
-    let begunWith: string | null = null;
-    const work = async () => {
-      // It may have waited long in the queue: as the row is now, not as it was.
-      const mapping = this.#mapping(uid);
-      if (this.#stopping || abort.signal.aborted || !mapping) return;
-      if (!mapping.enabled && kind !== 'pause') return;
-      begunWith = mapping.row.personHash;
-      const key = `mapping:${uid}`;
-      const taken = await this.#leases.take(key, () => abort.abort(new SluiceError('FENCED', 'the lease was lost')));
-      if (!taken) {
-        // Another process does it, and will for a while.
-        next = null;
-        return;
-      }
-      try {
-        if (!(await this.#runJob(mapping, kind, abort.signal))) next = AGAIN_MS;
-      } finally {
-        await this.#leases.giveUp(key).catch(() => undefined);
-      }
-    };
-    // Pausing and resuming are short and wanted soon; copies and comparisons wait for their turn.
-    const queued =
-      kind === 'copy' || kind === 'verify'
-        ? this.#serverQueue(planned.row.serverId).add(() => this.#queue.add(work))
-        : work();
-    const done = Promise.resolve(queued)
-      .then(() => undefined)
-      .catch(async (error: unknown) => {
-        const known = toSluiceError(error);
-        if (kind === 'verify') return this.#verification?.failed(planned, known);
-        await this.#jobsRunner
-          ?.failed(planned, known)
-          .catch((again: unknown) => this.#logger.error('a failure could not be recorded', { error: again }));
-        // A failed copy says in its state when it is tried again; what has no such place must not spin.
-        next = kind === 'pause' ? null : AGAIN_MS;
-      })
-      .finally(() => {
-        this.#jobs.delete(uid);
-        if (kind !== 'verify' && next !== null) this.#lookSoon(next);
-      });
-    this.#jobs.set(uid, { kind, begunWith: () => begunWith, abort, done });
-  }
-
-  /** False: nothing could be done yet. */
-  async #runJob(mapping: PlannedMapping, kind: JobKind, signal: AbortSignal): Promise<boolean> {
-    const runner = this.#jobsRunner;
-    if (!runner) return false;
-    switch (kind) {
-      case 'copy':
-        return runner.copy(mapping, signal);
-      case 'adopt':
-        return runner.adopt(mapping);
-      case 'pause':
-        await runner.pause(mapping);
-        return true;
-      case 'settle':
-        return runner.settle(mapping, signal);
-      case 'verify':
-        await this.#verification?.verify(mapping, signal);
-        return true;
-    }
-  }
-
-  #serverQueue(serverId: number): PQueue {
-    let queue = this.#serverQueues.get(serverId);
-    if (!queue) {
-      queue = new PQueue({ concurrency: this.#settings.server_parallel_count });
-      this.#serverQueues.set(serverId, queue);
-    }
-    return queue;
   }
 
   /** A stream has something to say about a mapping: recorded at once, acted upon at the next look. */
@@ -467,7 +336,7 @@ export class Service {
 
   #startVerifications(): void {
     for (const mapping of this.#verification?.due(this.#plan?.mappings ?? []) ?? []) {
-      if (!this.#stopping && !this.#jobs.has(mapping.row.mappingUid)) this.#enqueue(mapping, 'verify');
+      if (!this.#stopping) this.#jobs?.add(mapping, 'verify');
     }
   }
 
@@ -496,72 +365,6 @@ export class Service {
       settings: this.#settings,
     });
     if (done) this.#lookSoon();
-  }
-
-  async #reportProblems(
-    current: Plan,
-    sources: ReadonlyMap<number, ResolvedServer>,
-    destinations: ReadonlyMap<number, ResolvedServer>,
-  ): Promise<void> {
-    const seen = new Set<string>();
-    for (const { row, error } of current.problems) {
-      seen.add(`mapping ${row.mappingId}`);
-      await this.#report(`mapping ${row.mappingId}`, { mappingId: row.mappingId }, error);
-      await this.#failState(row.mappingUid, row.state?.state ?? 'new', error);
-    }
-    for (const bad of current.invalid) {
-      const key = bad.mappingId === null ? `${bad.table} ${bad.id}` : `mapping ${bad.mappingId}`;
-      const error = new SluiceError(bad.code, bad.message, { hint: bad.hint });
-      seen.add(key);
-      await this.#report(key, bad.mappingId === null ? { serverId: bad.id } : { mappingId: bad.mappingId }, error);
-      if (bad.mappingUid !== null) await this.#failState(bad.mappingUid, null, error);
-    }
-    for (const [role, servers] of [
-      ['source server', sources],
-      ['destination server', destinations],
-    ] as const) {
-      for (const server of servers.values()) {
-        if (!server.error || server.serverId === null) continue;
-        seen.add(`${role} ${server.serverId}`);
-        await this.#report(`${role} ${server.serverId}`, { serverId: server.serverId }, server.error);
-      }
-    }
-    await this.#serversWork(seen);
-    this.#forgetReports('mapping ', seen);
-    this.#forgetReports('source', seen);
-    this.#forgetReports('destination', seen);
-  }
-
-  async #failState(mappingUid: string, state: string | null, error: SluiceError): Promise<void> {
-    if (state === 'paused' || state === 'gap') return;
-    await this.#control.states
-      .set(mappingUid, 'failed', {
-        error: { code: error.code, message: error.message, hint: error.hint },
-        retryInSeconds: null,
-        personHash: REFUSED,
-      })
-      .catch((problem: unknown) => this.#logger.debug('state was not written', { error: problem }));
-  }
-
-  /** To the log and to error_logs, once until it changes or goes away. */
-  async #report(key: string, where: { mappingId?: number; serverId?: number }, error: SluiceError): Promise<void> {
-    const text = `${error.code} ${error.message}`;
-    if (this.#reported.get(key) === text) return;
-    this.#reported.set(key, text);
-    this.#logger.error(key, { error });
-    await this.#control.journal.error({ ...where, type: 'OTHER' }, error);
-  }
-
-  /** Servers that were reported and are understood now: their errors are resolved. A mapping's are when it runs. */
-  async #serversWork(seen: ReadonlySet<string>): Promise<void> {
-    for (const key of this.#reported.keys()) {
-      const id = / server (\d+)$|_servers (\d+)$/.exec(key);
-      if (id && !seen.has(key)) await this.#control.journal.resolveErrors({ serverId: Number(id[1] ?? id[2]) });
-    }
-  }
-
-  #forgetReports(prefix: string, still: ReadonlySet<string>): void {
-    for (const key of this.#reported.keys()) if (key.startsWith(prefix) && !still.has(key)) this.#reported.delete(key);
   }
 
   #mapping(uid: string): PlannedMapping | null {
@@ -624,11 +427,7 @@ export class Service {
 
   async #drain(): Promise<void> {
     this.#logger.info('stopping');
-    for (const job of this.#jobs.values()) job.abort.abort(new SluiceError('CANCELLED', 'the service stops'));
-    const all = Promise.all([
-      ...[...this.#streams.keys()].map((name) => this.#stopStream(name)),
-      ...[...this.#jobs.values()].map((job) => job.done),
-    ]);
+    const all = Promise.all([...[...this.#streams.keys()].map((name) => this.#stopStream(name)), this.#jobs?.drain()]);
     const limit = new Promise((resolve) => setTimeout(resolve, DRAIN_MS).unref());
     await Promise.race([all, limit]);
     await this.#leases.stop();
