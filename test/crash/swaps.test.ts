@@ -4,6 +4,8 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { ChildService, expireLeases, type Failpoints } from '../support/child-service.ts';
 import { createWorld, equal, eventually, type World } from '../support/service.ts';
 
+const FLIP_POINTS = ['stream.after-commit', 'request.created', 'trigger.reset'] as const;
+
 describe('kills around the swap', function () {
   this.timeout(60_000);
   let world: World;
@@ -120,7 +122,7 @@ describe('kills around the swap', function () {
     const first = await start();
     await world.state(await world.map('w', { full_sync_trigger_column: 'resync' }), 'streaming', 30);
     await first.kill();
-    for (const failpoint of ['stream.after-commit', 'request.created'] as const) {
+    for (const failpoint of FLIP_POINTS.slice(0, process.env['SLUICE_TEST_LONG'] ? 3 : 1)) {
       const [before] = await world.control.query(`SELECT count(*)::int AS n FROM full_sync_requests`);
       await world.source.query('UPDATE w SET resync = 1 WHERE id = 3');
       const service = await start({ [failpoint]: 'kill' });

@@ -4,6 +4,8 @@ import { audit, repeats } from '../crash/audit.ts';
 import { ChildService, expireLeases, type Failpoints } from '../support/child-service.ts';
 import { createWorld, equal, eventually, type World } from '../support/service.ts';
 
+const LONG = Boolean(process.env['SLUICE_TEST_LONG']);
+
 describe('large transactions in trouble', function () {
   this.timeout(60_000);
   let world: World;
@@ -28,9 +30,9 @@ describe('large transactions in trouble', function () {
     const client = await world.source.connect();
     await client.query('BEGIN');
     for (const table of ['t', 'u'])
-      await client.query(`INSERT INTO ${table} SELECT g, repeat('${note}', 300) FROM generate_series(1, 600) g
+      await client.query(`INSERT INTO ${table} SELECT g, repeat('${note}', 300) FROM generate_series(1, 400) g
         ON CONFLICT (id) DO UPDATE SET v = excluded.v`);
-    await client.query(`UPDATE t SET id = id + 10000 WHERE id > 300`);
+    await client.query(`UPDATE t SET id = id + 10000 WHERE id > 200`);
     await client.query('COMMIT');
   };
 
@@ -81,7 +83,7 @@ describe('large transactions in trouble', function () {
   });
 
   it('F40 F43: the session ends between the pieces of a large transaction, and during its commit', async () => {
-    await start({ 'stream.piece-staged': 'sleep:30', 'stream.before-commit': 'sleep:300' });
+    await start({ 'stream.piece-staged': 'sleep:60', 'stream.before-commit': 'sleep:300' });
     const [one, other] = [await world.map('t'), await world.map('u')];
     await world.state(one, 'streaming', 30);
     await world.state(other, 'streaming', 30);
@@ -100,9 +102,11 @@ describe('large transactions in trouble', function () {
     });
     await end(`query LIKE '%sluice.pieces%'`);
     await equal(world, 't', 't', 30_000);
-    await large('second');
-    await end(`state = 'idle in transaction' AND query NOT LIKE '%sluice.pieces%'`);
-    await equal(world, 't', 't', 30_000);
+    if (LONG) {
+      await large('second');
+      await end(`state = 'idle in transaction' AND query NOT LIKE '%sluice.pieces%'`);
+      await equal(world, 't', 't', 30_000);
+    }
     await equal(world, 'u');
     expect(await repeats(world.destination)).to.deep.equal([]);
   });

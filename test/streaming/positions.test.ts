@@ -99,7 +99,7 @@ describe('positions and kills', function () {
       }
     })();
     let n = 0;
-    for (const failpoint of ['stream.before-commit', 'stream.after-commit', 'stream.after-acknowledge'] as const) {
+    for (const failpoint of ['stream.before-commit', 'stream.after-acknowledge'] as const) {
       await killed({ [failpoint]: 'kill:3' }, async () => {
         for (let i = 0; i < 15; i++) await world.source.query(`INSERT INTO t VALUES ($1, 'x')`, [1000 + n++]);
       });
