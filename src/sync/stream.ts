@@ -173,14 +173,9 @@ export class Stream {
   /** Fences every group for us. Those that do not exist start where a stream without positions starts, if nobody else has a position yet. */
   async #takeGroups(start: Position, created: boolean): Promise<void> {
     const { source } = this.#options;
-    for (const spec of this.#options.groups())
-      if (!this.#members.has(spec.id)) this.#members.set(spec.id, this.#member(spec));
-    const wanted = new Set(this.#options.groups().map((spec) => spec.id));
-    for (const [id, member] of this.#members) {
-      if (wanted.has(id)) continue;
-      await member.writer.close();
-      this.#members.delete(id);
-    }
+    const specs = this.#options.groups();
+    await this.#dismiss(specs);
+    for (const spec of specs) if (!this.#members.has(spec.id)) this.#members.set(spec.id, this.#member(spec));
     const gone: Member[] = [];
     const fresh: Member[] = [];
     for (const member of this.#members.values()) {
@@ -264,15 +259,19 @@ export class Stream {
     reader.acknowledge(low);
   }
 
-  /** Between transactions: new groups are made at the reading position, groups that left are closed, groups that were away are asked. */
-  async #adjustGroups(): Promise<void> {
-    const specs = this.#options.groups();
-    const wanted = new Set(specs.map((spec) => spec.id));
+  /** Groups that left, and those whose destination is reached by another connection now: they begin anew with it. */
+  async #dismiss(specs: readonly GroupSpec[]): Promise<void> {
     for (const [id, member] of this.#members) {
-      if (wanted.has(id)) continue;
+      if (specs.some((spec) => spec.id === id && spec.destination === member.spec.destination)) continue;
       await member.writer.close();
       this.#members.delete(id);
     }
+  }
+
+  /** Between transactions: new groups are made at the reading position, groups that left are closed, groups that were away are asked. */
+  async #adjustGroups(): Promise<void> {
+    const specs = this.#options.groups();
+    await this.#dismiss(specs);
     for (const spec of specs) {
       if (this.#members.has(spec.id) || this.#at === null) continue;
       const member = this.#member(spec);

@@ -108,7 +108,10 @@ describe('F51: edits in the middle of a full sync', function () {
       await equal(world, 't', target);
       await otherGoesOn();
       await eventually(async () => {
-        expect(await leftovers()).to.deep.equal([]);
+        const kept = await world.destination.query(
+          `SELECT last_generation, live_generation, copy_generation, backlog, backlog_generation, is_live FROM sluice.generations`,
+        );
+        expect(await leftovers(), JSON.stringify(kept)).to.deep.equal([]);
       });
     };
 

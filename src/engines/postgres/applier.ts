@@ -285,11 +285,16 @@ export async function holdMapping(session: Session, mappingUid: string): Promise
     // Not live: its first copy ends, and begins anew with another copier's epoch.
     const [ended] = await session.query(
       'end a copy that cannot go on',
-      `UPDATE sluice.generations SET backlog = NULL, backlog_generation = NULL, copy_request = NULL, copy_epoch = copy_epoch + 1, updated_at = now()
-        WHERE mapping_uid = $1 AND backlog = 'copy' RETURNING stream, apply_group`,
+      `WITH before AS (SELECT mapping_uid, backlog_generation FROM sluice.generations WHERE mapping_uid = $1 AND backlog = 'copy' FOR UPDATE)
+       UPDATE sluice.generations g SET backlog = NULL, backlog_generation = NULL, copy_request = NULL, copy_epoch = copy_epoch + 1, updated_at = now()
+         FROM before WHERE g.mapping_uid = before.mapping_uid RETURNING g.stream, g.apply_group, before.backlog_generation`,
       [mappingUid],
     );
-    if (ended) await announceRoute(session, ended);
+    if (!ended) return;
+    await session.run('drop its backlog', [
+      `DROP TABLE IF EXISTS ${quoteTable(backlogTable(mappingUid, Number(ended['backlog_generation'])))}`,
+    ]);
+    await announceRoute(session, ended);
     return;
   }
   if (row['backlog'] === 'hold')
