@@ -185,7 +185,9 @@ class Doctor {
 
   #failure(about: string, thrown: unknown): void {
     const { code, message, hint } = toSluiceError(thrown);
-    this.#diagnoses.push({ about, code, severity: 'error', message, fixSql: hint === null ? [] : [hint] });
+    // The planner's errors name their mapping already.
+    const told = message.startsWith(`${about}: `) ? message.slice(about.length + 2) : message;
+    this.#diagnoses.push({ about, code, severity: 'error', message: told, fixSql: hint === null ? [] : [hint] });
   }
 }
 

@@ -447,6 +447,8 @@ export interface GenerationState {
 }
 
 export interface CopyDestination {
+  /** Mappings, of any installation, that fill or are filling this table. */
+  writers(target: TableName): Promise<string[]>;
   /** One round trip. Missing mappings are left out. */
   states(mappingUids: readonly string[]): Promise<GenerationState[]>;
   /**

@@ -22,6 +22,8 @@ export interface MappingJobsOptions {
   readonly settings: () => Settings;
   /** Why a change stream of this process does not run now; null: it does, or is another's. */
   readonly streamFailure: (stream: string) => SluiceError | null;
+  /** A mapping of the plan, by its uid. */
+  readonly mapping: (uid: string) => PlannedMapping | null;
 }
 
 /** How often a running copy asks whether it was cancelled, ms. */
@@ -69,6 +71,7 @@ export class MappingJobs {
     try {
       const finished = await this.#alreadyFinished(mapping, request.requestId);
       if (!finished) {
+        await this.#checkPlace(mapping);
         logger.info('full sync started', {
           mapping: mapping.label,
           request: request.requestId,
@@ -141,6 +144,7 @@ export class MappingJobs {
     if (!destination.destination)
       throw new SluiceError('CAPABILITY_MISSING', `${mapping.label}: the destination cannot be written`);
     await destination.destination.prepare();
+    await this.#checkPlace(mapping);
     const { table, live, check } = await checkMapping({
       source,
       destination,
@@ -381,6 +385,35 @@ export class MappingJobs {
     if (!state?.route?.live) return;
     if (!wasServed) await this.#setState(mapping, 'copying');
     await this.#setState(mapping, 'streaming');
+  }
+
+  /**
+   * F54, where the planner's look at connection strings does not reach: one server has many names. Asked of the databases
+   * themselves before anything is written.
+   */
+  async #checkPlace(mapping: PlannedMapping): Promise<void> {
+    const { fleet } = this.#options;
+    const source = fleet.database(mapping.source);
+    const destination = fleet.database(mapping.destination);
+    const hint = 'Set dest_database, dest_schema or dest_table to another place.';
+    if (source.engine === destination.engine && sameTable(mapping.sourceTable, mapping.target)) {
+      const here = await source.destination?.identity();
+      if (here !== undefined && here === (await destination.destination?.identity()))
+        throw new SluiceError('MAPPING_INVALID', `${mapping.label}: source and destination are the same table`, {
+          hint,
+        });
+    }
+    await destination.destination?.prepare();
+    for (const uid of (await destination.destination?.copies.writers(mapping.target)) ?? []) {
+      const other = uid === mapping.row.mappingUid ? null : this.#options.mapping(uid);
+      // Of another place by now: it leaves when it is settled.
+      if (!other || !sameTable(other.target, mapping.target) || other.row.mappingId > mapping.row.mappingId) continue;
+      throw new SluiceError(
+        'DESTINATION_TAKEN',
+        `${mapping.label}: mapping ${other.row.mappingId} already writes to this destination table`,
+        { hint: 'Give one of the two another dest_database, dest_schema or dest_table, or delete it.' },
+      );
+    }
   }
 
   /** F66: the swap committed, and the process died before the request was finished: no second copy. */

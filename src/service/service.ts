@@ -156,6 +156,7 @@ export class Service {
       logger,
       settings: () => this.#settings,
       streamFailure: (stream) => this.#streams.get(stream)?.host.failure ?? null,
+      mapping: (uid) => this.#mapping(uid),
     });
     this.#triggers = new TriggerColumns(control, this.#fleet, logger);
     this.#watch = new StreamWatch({
@@ -273,6 +274,7 @@ export class Service {
 
   #startStream(stream: PlannedStream): void {
     if (!this.#fleet) return;
+    this.#triggers?.streamBegins();
     const host = new StreamHost(
       {
         control: this.#control,

@@ -13,6 +13,8 @@ export class TriggerColumns {
   readonly #control: ControlDatabase;
   readonly #fleet: Fleet;
   readonly #logger: Logger;
+  /** Mappings that were polled since their stream began here: from then on it shows every flip. */
+  readonly #polled = new Set<string>();
   #polledAt = -Infinity;
 
   constructor(control: ControlDatabase, fleet: Fleet, logger: Logger) {
@@ -21,8 +23,24 @@ export class TriggerColumns {
     this.#logger = logger;
   }
 
+  /** A stream begins here: its former owner may have died between the commit that carried a flip and the request (F53). */
+  streamBegins(): void {
+    this.#polled.clear();
+    this.#polledAt = -Infinity;
+  }
+
   /** A row's flag was seen in the change stream, or by polling. Resolves to whether a request was made. */
   async flipped(mapping: PlannedMapping): Promise<boolean> {
+    try {
+      return await this.#request(mapping);
+    } catch (error) {
+      // The stream does not show it again.
+      this.#polled.delete(mapping.row.mappingUid);
+      throw error;
+    }
+  }
+
+  async #request(mapping: PlannedMapping): Promise<boolean> {
     const column = mapping.row.triggerColumn;
     // After a denied reset the column stays 1: it counts again only after a 0 was seen.
     if (column === null || mapping.row.state?.triggerSeenZero === false) return false;
@@ -67,7 +85,7 @@ export class TriggerColumns {
     for (const mapping of mappings) {
       if (!mapping.enabled || mapping.row.triggerColumn === null) continue;
       const isWatched = mapping.row.state?.state === 'streaming' && mapping.row.state.triggerSeenZero;
-      if (isWatched) continue;
+      if (isWatched && this.#polled.has(mapping.row.mappingUid)) continue;
       const key = `${mapping.row.serverId}/${mapping.source.database}`;
       byDatabase.set(key, [...(byDatabase.get(key) ?? []), mapping]);
     }
@@ -80,6 +98,7 @@ export class TriggerColumns {
         group.map((mapping) => ({ name: mapping.sourceTable, column: mapping.row.triggerColumn ?? '' })),
       );
       for (const [i, mapping] of group.entries()) {
+        this.#polled.add(mapping.row.mappingUid);
         if (flags[i]) made += (await this.flipped(mapping)) ? 1 : 0;
         else if (mapping.row.state?.triggerSeenZero === false) {
           await this.#control.states.set(mapping.row.mappingUid, mapping.row.state.state, { triggerSeenZero: true });

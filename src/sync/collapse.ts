@@ -181,10 +181,10 @@ export class Collapse {
     this.#fresh.push(true);
     this.#bases.push(NONE);
     for (const c of keySource) this.#slotKeys.push(cells[at + c]);
-    const lacking = this.#types === null ? null : undefined;
+    const without = this.#types === null ? null : undefined;
     let bytes = 64 + text.length;
     for (const from of source) {
-      const cell = from < 0 ? lacking : cells[at + from];
+      const cell = from < 0 ? without : cells[at + from];
       this.#cells.push(cell);
       bytes += 16 + (cell ? cell.length : 0);
     }

@@ -212,7 +212,7 @@ export function applySuite(engine: EngineUnderTest): void {
       expect(await rows()).to.deep.equal([['1', 'a', 'BIG']]);
       const session = await destination.copies.openHeld(MAPPING, ++epoch, 500);
       if (!session) throw new Error('nothing held');
-      expect(await session.finish(folder(session.route, null).fold)).to.equal(true);
+      expect(await session.finish(folder(session.route, null, asRouted).fold)).to.equal(true);
       await session.close();
       expect(await rows()).to.deep.equal([
         ['2', 'new', null],
@@ -246,7 +246,7 @@ export function applySuite(engine: EngineUnderTest): void {
       expect([...(await session.loadedChunks())].sort()).to.deep.equal([0, 1]);
       await session.buildKey();
       await session.buildIndexes();
-      const { fold } = folder(session.route, null);
+      const { fold } = folder(session.route, null, asRouted);
       await session.round(1 << 20, fold);
       await session.compare();
       expect(await rows()).to.have.length(50);
@@ -284,6 +284,9 @@ export function applySuite(engine: EngineUnderTest): void {
     });
   });
 }
+
+/** No column of these suites' tables ever changes. */
+const asRouted = async () => undefined;
 
 async function* one<T>(value: T): AsyncGenerator<T> {
   yield value;

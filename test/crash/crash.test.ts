@@ -63,6 +63,7 @@ describe('killed again and again', function () {
       await service.kill();
       const where = byItself && name ? name : name ? `not at ${name}` : 'random';
       reached.set(where, (reached.get(where) ?? 0) + 1);
+      workload.slowness = 1 + Math.floor((await behind(world)) / 300);
       if (watcher.findings.length > 0)
         throw new Error(
           `seed ${seed}, kill ${kill} (${where}):\n${watcher.findings.join('\n')}\n${service.lastWords()}`,
@@ -72,7 +73,7 @@ describe('killed again and again', function () {
     await expireLeases(world);
     service = await ChildService.start(world);
     // Copies end under load, too.
-    await eventually(() => nothingOpen(world), 120_000).catch((error: unknown) => fail(seed, error, service));
+    await eventually(() => nothingOpen(world), 180_000).catch((error: unknown) => fail(seed, error, service));
     await workload.stop();
     for (const table of TABLES)
       await equal(world, table, table, 60_000).catch((error: unknown) => fail(seed, error, service));
@@ -93,6 +94,13 @@ async function ask(world: World, mappings: readonly number[], random: Random, by
   }
   if (random.below(3) === 0 || byColumn)
     await world.source.query('UPDATE flags SET resync = 1 WHERE id = $1', [1 + random.below(20)]);
+}
+
+/** Transactions that the source has and the destination has not. */
+async function behind(world: World): Promise<number> {
+  const sum = 'SELECT sum(n)::int AS n FROM clock_a';
+  const [source, destination] = [await world.source.query(sum), await world.destination.query(sum)];
+  return Number(source[0]?.['n']) - Number(destination[0]?.['n']);
 }
 
 async function nothingOpen(world: World): Promise<void> {

@@ -180,6 +180,8 @@ const RETRY = new Set(['40P01', '40001', '55P03', '23505']);
 
 export class Workload {
   transactions = 0;
+  /** Writers pause this many times longer: the service is far behind. */
+  slowness = 1;
   readonly #stop = new AbortController();
   readonly #writers: Promise<void>[];
 
@@ -190,7 +192,7 @@ export class Workload {
       const random = new Random(seed + i + 1);
       for (let n = 1; !this.#stop.signal.aborted;) {
         if (await this.#transaction(client, random, i + 1, n)) n++;
-        await sleep(random.below(pauseMs));
+        await sleep(random.below(pauseMs) * this.slowness);
       }
     });
   }

@@ -40,21 +40,20 @@ describe('large transactions in trouble', function () {
       await world.state(mapping, 'streaming', 30);
     await first.kill();
     await audit(world.destination, 't');
-    for (let round = 0; round < 2; round++) {
-      // Dies when the first of both groups has committed something; which one it is, is chance.
-      const service = await start({ 'stream.after-commit': 'kill:3', 'stream.before-commit': 'sleep:20' });
-      await service.says('change stream started');
-      await large(`round ${round}`);
-      await world.source.query(`UPDATE t SET v = 'newer ' || ${round} WHERE id % 3 = 0`);
-      await world.source.query(`UPDATE t SET id = id - 10000 WHERE id > 10000 AND id % 2 = 0`);
-      await world.source.query(`DELETE FROM t WHERE id > 10000`);
-      expect(await service.endsWithin(15_000)).to.equal(true);
-    }
+    const service = await start();
+    await service.says('change stream started');
+    // The other group cannot commit, so this one is ahead by the large transaction when the process dies.
+    const holder = await world.destination.connect();
+    await holder.query('BEGIN; LOCK TABLE u');
+    await large('large');
+    await equal(world, 't');
+    await service.kill();
+    await holder.query('ROLLBACK');
+    await world.source.query(`UPDATE t SET v = 'newer' WHERE id % 3 = 0`);
     await start();
     await equal(world, 't');
     await equal(world, 'u');
-    const again = (await repeats(world.destination)).filter((row) => (row as { op: string }).op === 'AGAIN');
-    expect(again).to.deep.equal([]);
+    expect(await repeats(world.destination)).to.deep.equal([]);
   });
 
   it('F43: a mapping that fails at the end of a large transaction does not take the others’ pieces with it', async () => {

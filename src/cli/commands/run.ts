@@ -1,4 +1,5 @@
 import { setTimeout as sleep } from 'node:timers/promises';
+import { setFlagsFromString } from 'node:v8';
 import type { Command } from 'commander';
 import { resolveSecrets, type ControlDatabase } from '../../control/index.ts';
 import type { Logger } from '../../log/logger.ts';
@@ -13,6 +14,12 @@ import type { Outcome } from '../envelope.ts';
 import { untilInterrupted } from '../signals.ts';
 
 const RECONNECT_MS = 2000;
+
+/**
+ * What lives in the heap is bounded by settings; garbage is not: V8 lets a heap grow to several times what lives in it before it
+ * looks. Collected at 1.4 times, measured without loss of speed, the process stays within what the settings say (F43).
+ */
+const HEAP_GROWTH = '--heap-growing-percent=40';
 
 export function runCommand(surroundings: Surroundings): Command {
   return newCommand('run', 'Run the service: copy, follow changes, verify, until it is stopped')
@@ -40,6 +47,7 @@ function announce({ output, environment }: Work, server: EmbeddedPostgres): void
 }
 
 async function serve(environment: Environment, log: Logger, signal: AbortSignal): Promise<Outcome> {
+  setFlagsFromString(HEAP_GROWTH);
   const control = await openPatiently(environment, log, signal);
   if (control === null) return { summary: 'Stopped before the control database answered.', result: null };
   try {

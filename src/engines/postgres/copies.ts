@@ -31,6 +31,16 @@ export class PostgresCopies implements CopyDestination {
     this.#connection = connection;
   }
 
+  async writers(target: TableName): Promise<string[]> {
+    const rows = await this.#connection.query(
+      'look who writes to the table',
+      `SELECT mapping_uid FROM sluice.generations
+        WHERE live_generation IS NOT NULL AND live_route->'target' = $1::jsonb OR copy_generation IS NOT NULL AND copy_route->'target' = $1::jsonb`,
+      [JSON.stringify({ schema: target.schema, table: target.table })],
+    );
+    return rows.map((row) => row['mapping_uid'] ?? '');
+  }
+
   async states(mappingUids: readonly string[]): Promise<GenerationState[]> {
     if (mappingUids.length === 0) return [];
     const rows = await this.#connection.query(

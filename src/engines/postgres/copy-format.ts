@@ -27,7 +27,15 @@ for (const [byte, letter] of [
 ] as const)
   ESCAPES[byte] = letter.charCodeAt(0);
 
+/** Printable ASCII without the backslash: its characters are its bytes. */
+const PLAIN = /^[ -[\]-~]*$/;
 const NEEDS_ESCAPE = /[\\\b\t\n\v\f\r]/;
+
+/** What Buffer's own write calls after checking its arguments. */
+interface FastBuffer extends Buffer {
+  latin1Write(text: string, offset: number, length: number): number;
+}
+
 const LONE_SURROGATE = /\p{Surrogate}/u;
 
 /**
@@ -119,6 +127,10 @@ export class CopyTextEncoder {
         this.#at = at;
         return;
       }
+    }
+    if (PLAIN.test(text)) {
+      this.#at += (buffer as FastBuffer).latin1Write(text, this.#at, length);
+      return;
     }
     if (NEEDS_ESCAPE.test(text)) {
       if (LONE_SURROGATE.test(text)) throw loneSurrogate();
