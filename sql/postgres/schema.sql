@@ -347,7 +347,7 @@ CREATE TABLE dead_letters (
   position            text             NOT NULL, -- of the change; 'copy:<request id>' for rows of a full sync
   key_hash            varchar(64)      NOT NULL,
   key_text            text             NOT NULL, -- JSON array, one text per key column
-  operation           varchar(20)      NOT NULL, -- insert, update, delete, copy
+  operation           varchar(20)      NOT NULL, -- upsert, delete, copy
   error_code          varchar(50)      NOT NULL,
   reason              text             NOT NULL,
   row_values          text             NULL, -- only with keep_failed_values = 1

@@ -46,7 +46,7 @@ export interface DeadLetter {
   readonly mappingUid: string;
   /** The change's place, or `copy:<request id>`: one part of what makes it the same row when the batch is tried again. */
   readonly position: string;
-  readonly operation: 'insert' | 'update' | 'delete' | 'copy';
+  readonly operation: 'insert' | 'update' | 'upsert' | 'delete' | 'copy';
   readonly key: readonly Cell[];
   readonly errorCode: string;
   readonly reason: string;
@@ -198,10 +198,13 @@ export class Journal {
     });
   }
 
-  /** How many rows of a mapping are in dead_letters: against `max_failed_rows`. */
+  /** How many rows (keys) of a mapping are in dead_letters, however often each was refused: against `max_failed_rows`. */
   async countDeadLetters(mappingUid: string): Promise<number> {
     const row = await this.#context.run('count dead_letters', (queries) =>
-      queries('dead_letters').where('mapping_uid', mappingUid).count<{ rows: string }[]>('* as rows').first(),
+      queries('dead_letters')
+        .where('mapping_uid', mappingUid)
+        .countDistinct<{ rows: string }[]>('key_hash as rows')
+        .first(),
     );
     return Number((row as { rows: string } | undefined)?.rows ?? 0);
   }

@@ -390,6 +390,10 @@ export interface GroupTransaction {
   staged(): AsyncIterable<Block>;
   /** Applies collapsed changes to the route's live table. Throws ROW_REFUSED or SCHEMA_CHANGED: then roll back. */
   apply(route: Route, changes: KeyedChanges): Promise<ApplyCounts>;
+  /**
+   * What `work` applies to the route's table is undone when it throws, and the transaction goes on; also after a refused row.
+   */
+  attempt<T>(route: Route, work: () => Promise<T>): Promise<T>;
   /** Appends to the route's backlog. */
   append(route: Route, block: Block): Promise<void>;
   /**
@@ -475,12 +479,13 @@ export interface CopyDestination {
 
 /**
  * What is done with the blocks that wait. `apply` changes the table that is folded into; `missing` tells which of some keys have no
- * row in it now (their places in the list). Both act in the round's transaction.
+ * row in it now (their places in the list); `attempt` undoes what its work applied when that throws. They act in the round's transaction.
  */
 export type FoldWork = (
   blocks: AsyncIterable<StoredBlock>,
   apply: (changes: KeyedChanges) => Promise<ApplyCounts>,
   missing: (keys: readonly (readonly Cell[])[]) => Promise<readonly number[]>,
+  attempt: <T>(work: () => Promise<T>) => Promise<T>,
 ) => Promise<void>;
 
 /** Applies a backlog in rounds. Folding and applying are the same code: blocks → collapse → `apply`. */

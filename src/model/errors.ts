@@ -99,6 +99,8 @@ export interface SluiceErrorOptions {
   hint?: string | undefined;
   /** Overrides the code's own retry class. */
   retry?: RetryClass | undefined;
+  /** Of ROW_REFUSED: the row is refused because of another one (unique, foreign key), not for what it is. */
+  isConflict?: boolean | undefined;
   cause?: unknown;
 }
 
@@ -107,6 +109,7 @@ export class SluiceError extends Error {
   readonly code: ErrorCode;
   readonly hint: string | null;
   readonly retry: RetryClass;
+  readonly isConflict: boolean;
 
   constructor(code: ErrorCode, message: string, options: SluiceErrorOptions = {}) {
     super(message, options.cause === undefined ? undefined : { cause: options.cause });
@@ -114,6 +117,7 @@ export class SluiceError extends Error {
     this.code = code;
     this.hint = options.hint ?? null;
     this.retry = options.retry ?? ERROR_CODES[code];
+    this.isConflict = options.isConflict ?? false;
   }
 }
 

@@ -10,6 +10,7 @@ import type { Finding } from '../model/findings.ts';
 import type { TableName } from '../model/tables.ts';
 import type { ColumnsChanged } from '../sync/group-writer.ts';
 import { checkMapping, runFullSync, runHeldFold, type FullSyncProgress } from '../sync/full-sync.ts';
+import { keepRefused } from './dead-letters.ts';
 import type { Fleet } from './fleet.ts';
 import type { PlannedMapping } from './planner.ts';
 
@@ -232,6 +233,10 @@ export class MappingJobs {
         drawEpoch: (atLeast) => control.leases.drawEpoch(atLeast),
         lockWaitMs: settings().lease_seconds * 1000,
         signal,
+        sparing: (place) => ({
+          limit: mapping.row.maxFailedRows,
+          record: (rows) => keepRefused(this.#options, mapping, place, rows),
+        }),
       });
       if (needsCopy) {
         await this.columnsChanged(mapping, { added: [], dropped: [], error: needsCopy });

@@ -9,6 +9,7 @@ import type { ApplyCounts, EngineDatabase } from '../engines/contract.ts';
 import type { Position } from '../model/position.ts';
 import type { ColumnsChanged } from '../sync/group-writer.ts';
 import { Stream, type GroupSpec, type StreamSettings } from '../sync/stream.ts';
+import { keepRefused } from './dead-letters.ts';
 import type { Fleet } from './fleet.ts';
 import type { PlannedMapping, PlannedStream } from './planner.ts';
 
@@ -134,6 +135,11 @@ export class StreamHost {
         flipped: (uid) => {
           const mapping = this.#mapping(uid);
           if (mapping) this.#options.flipped(mapping);
+        },
+        failedRowsAllowed: (uid) => this.#mapping(uid)?.row.maxFailedRows ?? 0,
+        refused: async (uid, position, rows) => {
+          const mapping = this.#mapping(uid);
+          return mapping !== null && keepRefused(this.#options, mapping, position, rows);
         },
         columnsChanged: async (uid, change) => {
           const mapping = this.#mapping(uid);

@@ -6,6 +6,7 @@ import { displayName, type Table } from '../model/tables.ts';
 import type { FoldSession, Route, SnapshotSource } from '../engines/contract.ts';
 import { decodeBlock } from './change-block.ts';
 import { Collapse, keyText } from './collapse.ts';
+import { spare, type Sparing } from './piece-router.ts';
 import { decide, driftOf, isUnchanged, type Decision } from './drift.ts';
 
 /** What one round reads from the backlog at most; its blocks are read one by one. */
@@ -75,7 +76,12 @@ const DOUBTFUL_KEYS = 100_000;
  * under its old key may be another one by now, and those of a row that is not there (it moved before it was read). A row that is there
  * and keeps its key has them right as soon as the fold is past the end: whatever set them since the copy began is in the backlog.
  */
-export function folder(route: Route, absent: AbsentSource | null, guard: Guard | null = null): Folder {
+export function folder(
+  route: Route,
+  absent: AbsentSource | null,
+  guard: Guard | null = null,
+  sparing: Sparing | null = null,
+): Folder {
   const columns = route.columns.map((column) => column.source);
   const doubt = absent ? new Doubt() : null;
   const options = {
@@ -90,13 +96,14 @@ export function folder(route: Route, absent: AbsentSource | null, guard: Guard |
   };
   return {
     settle: () => doubt?.settle() ?? true,
-    fold: async (blocks, apply, missing) => {
+    fold: async (blocks, apply, missing, attempt) => {
       let collapse = new Collapse(columns, route.key, options);
       const flush = async () => {
         let changes = collapse.result();
         if (changes.hasAbsent && absent && doubt)
           changes = await fetchAbsent(changes, collapse.visibility, absent, doubt, missing);
-        if (changes.truncate || changes.deleteCount > 0 || changes.upsertCount > 0) await apply(changes);
+        if (changes.truncate || changes.deleteCount > 0 || changes.upsertCount > 0)
+          await (sparing ? spare(changes, { apply, attempt }, sparing) : apply(changes));
         collapse = new Collapse(columns, route.key, options);
       };
       for await (const block of blocks) {

@@ -10,6 +10,7 @@ import type {
   Destination,
   EngineDatabase,
   FoldSession,
+  FoldWork,
   GenerationRequest,
   GenerationState,
   SnapshotSource,
@@ -25,6 +26,7 @@ import {
   TableAltered,
   type Guard,
 } from './fold.ts';
+import type { Sparing } from './piece-router.ts';
 import { checkSchema, type SchemaCheck } from './schema-check.ts';
 
 export interface FullSyncOptions {
@@ -527,6 +529,8 @@ export interface HeldFoldOptions {
   readonly drawEpoch: (atLeast: number) => Promise<number>;
   readonly lockWaitMs: number;
   readonly signal: AbortSignal;
+  /** For rows that the table refuses. `place` names the backlog. */
+  readonly sparing: (place: string) => Sparing;
 }
 
 /**
@@ -552,7 +556,7 @@ export async function runHeldFold(
     );
     if (!session) return nothing;
     try {
-      await foldHeld(session, heldGuard(session.route, describe), options.signal);
+      await foldHeld(session, heldGuard(session.route, describe), options);
       return { folded: true, needsCopy: null };
     } catch (error) {
       if (!(error instanceof RouteOutdated)) throw error;
@@ -575,8 +579,18 @@ export async function runHeldFold(
   }
 }
 
-async function foldHeld(session: FoldSession, guard: Guard, signal: AbortSignal): Promise<void> {
-  const { fold } = folder(session.route, null, guard);
+async function foldHeld(session: FoldSession, guard: Guard, options: HeldFoldOptions): Promise<void> {
+  try {
+    await foldAll(session, folder(session.route, null, guard).fold, options.signal);
+  } catch (error) {
+    // The round was undone. Once more, row by row where it must be.
+    if (!hasCode(error, 'ROW_REFUSED')) throw error;
+    const sparing = options.sparing(`backlog ${session.generation}`);
+    await foldAll(session, folder(session.route, null, guard, sparing).fold, options.signal);
+  }
+}
+
+async function foldAll(session: FoldSession, fold: FoldWork, signal: AbortSignal): Promise<void> {
   const check = () => {
     if (signal.aborted) throw new SluiceError('CANCELLED', 'the fold was cancelled');
   };

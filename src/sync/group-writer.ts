@@ -17,7 +17,8 @@ import type {
 } from '../engines/contract.ts';
 import { decodeBlock, encodeBlocks } from './change-block.ts';
 import { decide, driftOf, notFollowed } from './drift.ts';
-import { BLOCK_BYTES, carry, MappingFailure, routeChanges } from './piece-router.ts';
+import { BLOCK_BYTES, carry, MappingFailure, routeChanges, type Sparing } from './piece-router.ts';
+import type { RefusedRow } from './refused-rows.ts';
 
 export interface GroupEvents {
   /** The group has durably stored `position`; `counts` by mapping, only those that had changes. */
@@ -29,6 +30,10 @@ export interface GroupEvents {
   ): void;
   /** The mapping's changes go to a backlog from now on, because of `error`. */
   held(mappingUid: string, error: SluiceError): Promise<void>;
+  /** How many refused rows the mapping may leave behind. */
+  failedRowsAllowed(mappingUid: string): number;
+  /** Rows were refused; kept durably when it resolves. False: these are more than allowed. */
+  refused(mappingUid: string, position: string, rows: readonly RefusedRow[]): Promise<boolean>;
   /** The column of the source that asks for a full sync when a row sets it to 1; null: none is watched. */
   triggerColumn(mappingUid: string): string | null;
   /** It was set. The commit that carries the change has happened. */
@@ -65,6 +70,8 @@ export class GroupWriter {
   #stagedPieces = 0;
   /** Blocks of the piece in hand that are staged. */
   #blocksIn = 0;
+  /** Mappings of which a row of the piece in hand was refused. */
+  readonly #sparing = new Map<string, Sparing>();
   /** Differences between a route's columns and a relation's that were looked at, and need nothing more. */
   readonly #settled = new Set<string>();
   #routes: readonly Route[] = [];
@@ -124,7 +131,7 @@ export class GroupWriter {
         return;
       } catch (error) {
         if (error instanceof MappingFailure || error instanceof Drifted) {
-          await this.#settle(error);
+          await this.#settle(error, piece);
           attempt = 0;
           continue;
         }
@@ -194,13 +201,13 @@ export class GroupWriter {
           const routed = routeChanges([decodeBlock(block.bytes)], transaction.routes);
           this.#lookForDrift(routed);
           this.#watchTriggers(routed, flipped);
-          add(await carry(transaction, routed));
+          add(await carry(transaction, routed, this.#sparing));
         }
       }
       const routed = routeChanges(piece.tables, transaction.routes);
       this.#lookForDrift(routed);
       this.#watchTriggers(routed, flipped);
-      add(await carry(transaction, routed));
+      add(await carry(transaction, routed, this.#sparing));
       await failpoint('stream.before-commit');
       await transaction.commit(end);
     } catch (error) {
@@ -210,6 +217,7 @@ export class GroupWriter {
     await failpoint('stream.after-commit');
     this.#known = applier.state;
     this.#stagedPieces = 0;
+    this.#sparing.clear();
     this.options.events.committed(this, end, piece.committedAt, counts);
     for (const mappingUid of flipped) this.options.events.flipped(mappingUid);
   }
@@ -266,7 +274,8 @@ export class GroupWriter {
     }
   }
 
-  async #settle(trouble: Drifted | MappingFailure): Promise<void> {
+  async #settle(trouble: Drifted | MappingFailure, piece: ChangePiece): Promise<void> {
+    if (trouble instanceof MappingFailure && this.#maySpare(trouble, piece)) return;
     try {
       if (trouble instanceof Drifted) await this.#follow(trouble);
       else await this.#hold(trouble);
@@ -274,6 +283,17 @@ export class GroupWriter {
       if (!(error instanceof MappingFailure)) throw error;
       await this.#hold(error);
     }
+  }
+
+  /** A refused row, for the first time in this piece: it is looked for, and the others are applied. */
+  #maySpare({ mappingUid, error }: MappingFailure, { end }: ChangePiece): boolean {
+    if (error.code !== 'ROW_REFUSED' || end === null || this.#sparing.has(mappingUid)) return false;
+    const { events } = this.options;
+    this.#sparing.set(mappingUid, {
+      limit: events.failedRowsAllowed(mappingUid),
+      record: (rows) => events.refused(mappingUid, end, rows),
+    });
+    return true;
   }
 
   /**

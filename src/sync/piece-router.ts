@@ -1,10 +1,12 @@
 /** Carries the changes of a piece to where each mapping's route says: its live table, its backlog, or both. */
 import type { TableChanges } from '../model/changes.ts';
 import { SluiceError } from '../model/errors.ts';
+import type { KeyedChanges } from '../model/keyed-changes.ts';
 import { displayName } from '../model/tables.ts';
 import type { ApplyCounts, GroupTransaction, Route } from '../engines/contract.ts';
 import { encodeBlocks } from './change-block.ts';
 import { Collapse } from './collapse.ts';
+import { applySparing, type RefusedRow, type Trials } from './refused-rows.ts';
 
 /** Blocks of a backlog: large enough to be few, small enough to be read one at a time. */
 export const BLOCK_BYTES = 1 << 20;
@@ -51,8 +53,33 @@ export function routeChanges(tables: readonly TableChanges[], routes: readonly R
   return routed;
 }
 
-/** Applies and appends within the transaction. Throws MappingFailure for what only one mapping is to blame for. */
-export async function carry(transaction: GroupTransaction, routed: Routed): Promise<Map<string, ApplyCounts>> {
+/** What a mapping whose rows were refused may leave out. */
+export interface Sparing {
+  /** How many rows at most. */
+  readonly limit: number;
+  /** Keeps them, durably, before the commit; false: the mapping must stop. */
+  record(rows: readonly RefusedRow[]): Promise<boolean>;
+}
+
+/** Applies all but what is refused. Throws ROW_REFUSED when that is more than allowed. */
+export async function spare(changes: KeyedChanges, trials: Trials, sparing: Sparing): Promise<ApplyCounts> {
+  const { refused, counts } = await applySparing(changes, trials, sparing.limit);
+  const [first] = refused;
+  if (!first) return counts ?? { inserted: 0, updated: 0, deleted: 0 };
+  if ((await sparing.record(refused)) && counts) return counts;
+  throw new SluiceError('ROW_REFUSED', first.reason.message, {
+    hint:
+      first.reason.hint ?? 'The keys are in dead_letters. Mend the destination or the rows, or raise max_failed_rows.',
+    cause: first.reason,
+  });
+}
+
+/** `sparing`: of mappings whose rows were refused before, by mapping. Applies and appends within the transaction. Throws MappingFailure for what only one mapping is to blame for. */
+export async function carry(
+  transaction: GroupTransaction,
+  routed: Routed,
+  sparing: ReadonlyMap<string, Sparing> = new Map(),
+): Promise<Map<string, ApplyCounts>> {
   const counts = new Map<string, ApplyCounts>();
   for (const [mappingUid, { route, tables }] of routed) {
     try {
@@ -65,7 +92,13 @@ export async function carry(transaction: GroupTransaction, routed: Routed): Prom
           requireSameTable(changes, route);
           collapse.add(changes);
         }
-        counts.set(mappingUid, await transaction.apply(route, collapse.result()));
+        const result = collapse.result();
+        const spared = sparing.get(mappingUid);
+        const trials: Trials = {
+          apply: (part) => transaction.apply(route, part),
+          attempt: (work) => transaction.attempt(route, work),
+        };
+        counts.set(mappingUid, spared ? await spare(result, trials, spared) : await trials.apply(result));
       }
       if (route.backlog !== null) {
         for (const changes of tables) {

@@ -29,7 +29,10 @@ export interface StreamSettings {
   readonly holdMaxMs: number;
 }
 
-export interface StreamEvents extends Pick<GroupEvents, 'held' | 'columnsChanged' | 'triggerColumn' | 'flipped'> {
+export interface StreamEvents extends Pick<
+  GroupEvents,
+  'held' | 'columnsChanged' | 'failedRowsAllowed' | 'refused' | 'triggerColumn' | 'flipped'
+> {
   committed(
     groupId: string,
     position: Position,
@@ -395,6 +398,8 @@ export class Stream {
         held: (uid, error) => events.held(uid, error),
         triggerColumn: (uid) => events.triggerColumn(uid),
         flipped: (uid) => events.flipped(uid),
+        failedRowsAllowed: (uid) => events.failedRowsAllowed(uid),
+        refused: (uid, position, rows) => events.refused(uid, position, rows),
         columnsChanged: (uid, change) => events.columnsChanged(uid, change),
       },
     });

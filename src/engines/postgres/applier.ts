@@ -152,6 +152,11 @@ class PostgresApplier implements GroupApplier {
       },
       staged: () => this.#readStaged(),
       apply: (route, changes) => this.#apply(route, changes),
+      attempt: async (route, work) => {
+        // Staging tables made within the attempt would be gone with it.
+        await (await this.#table(route)).prepare();
+        return session.attempt(work);
+      },
       append: (route, block) => this.#append(route, block),
       hold: async (mappingUid) => {
         const route = await this.#hold(mappingUid);
@@ -216,6 +221,10 @@ class PostgresApplier implements GroupApplier {
   }
 
   async #apply(route: Route, changes: KeyedChanges): Promise<ApplyCounts> {
+    return (await this.#table(route)).apply(changes);
+  }
+
+  async #table(route: Route): Promise<TableApplier> {
     let table = this.#tables.get(route.mappingUid);
     if (!table) {
       const [described] = await new PostgresCatalog(this.#connection).describe([route.target]);
@@ -231,7 +240,7 @@ class PostgresApplier implements GroupApplier {
       table = new TableApplier(this.#session, described, route.columns, route.key, true);
       this.#tables.set(route.mappingUid, table);
     }
-    return table.apply(changes);
+    return table;
   }
 
   async #append(route: Route, block: Block): Promise<void> {

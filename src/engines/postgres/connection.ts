@@ -83,6 +83,20 @@ export class Session {
     }
   }
 
+  /** Within a transaction: what `work` did is undone when it throws, and the transaction goes on. */
+  async attempt<T>(work: () => Promise<T>): Promise<T> {
+    await this.run('set a savepoint', ['SAVEPOINT attempt']);
+    try {
+      const result = await work();
+      await this.run('release a savepoint', ['RELEASE SAVEPOINT attempt']);
+      return result;
+    } catch (error) {
+      if (!this.lost)
+        await this.run('go back to a savepoint', ['ROLLBACK TO SAVEPOINT attempt', 'RELEASE SAVEPOINT attempt']);
+      throw error;
+    }
+  }
+
   async end(): Promise<void> {
     await this.client.end().catch(() => undefined);
   }

@@ -53,6 +53,9 @@ const BY_STATE: Readonly<Record<string, ErrorCode>> = {
   ERR_TLS_CERT_ALTNAME_INVALID: 'TLS_FAILED',
 };
 
+/** foreign_key_violation, unique_violation, exclusion_violation: all others are between a row and its table alone. */
+const CONFLICTS: ReadonlySet<string> = new Set(['23503', '23505', '23P01']);
+
 const HINTS: Partial<Record<ErrorCode, string>> = {
   LOGIN_FAILED: 'Check the user name and password of the connection string, and pg_hba.conf of the server.',
   SERVER_UNREACHABLE:
@@ -90,5 +93,5 @@ export function classify(thrown: unknown, doing: string): SluiceError {
     code === 'ROW_REFUSED'
       ? `could not ${doing}: SQLSTATE ${state ?? '?'}${typeof error.constraint === 'string' ? `, constraint ${error.constraint}` : ''}${typeof error.column === 'string' ? `, column ${error.column}` : ''}`
       : `could not ${doing}: ${text}`;
-  return new SluiceError(code, message, { hint: HINTS[code], cause: thrown });
+  return new SluiceError(code, message, { hint: HINTS[code], isConflict: CONFLICTS.has(state ?? ''), cause: thrown });
 }

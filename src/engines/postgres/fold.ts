@@ -207,7 +207,12 @@ export class PostgresFold implements FoldSession {
       await this.applied(changes, applier);
       return counts;
     };
-    await fold(blocks(), apply, (keys) => applier.missing(keys));
+    await fold(
+      blocks(),
+      apply,
+      (keys) => applier.missing(keys),
+      (work) => this.session.attempt(work),
+    );
     if (count > 0) {
       await session.query(
         'mark how far the backlog was folded',

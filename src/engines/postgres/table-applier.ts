@@ -285,7 +285,7 @@ export class TableApplier {
     ]);
     if (filled !== absent.rows) {
       throw new SluiceError(
-        'SCHEMA_CHANGED',
+        'ROW_REFUSED',
         `${absent.rows - filled} updated rows are not in ${displayName(this.#name)}, so their unchanged large values are unknown`,
         {
           hint: 'Rows were removed from the destination by someone else. Set is_full_sync = 1 to copy the table again.',

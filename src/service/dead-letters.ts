@@ -1,0 +1,34 @@
+/** Rows that destinations refused: kept by key, counted, and judged against what the mapping allows (DESIGN §7). */
+import type { ControlDatabase } from '../control/index.ts';
+import type { Logger } from '../log/logger.ts';
+import type { RefusedRow } from '../sync/refused-rows.ts';
+import type { PlannedMapping } from './planner.ts';
+
+/** Durable when it resolves, the same row at the same position once. False: the mapping has more failed rows than it may have. */
+export async function keepRefused(
+  options: { readonly control: ControlDatabase; readonly logger: Logger },
+  mapping: PlannedMapping,
+  position: string,
+  rows: readonly RefusedRow[],
+): Promise<boolean> {
+  const { control, logger } = options;
+  const { mappingId, mappingUid, maxFailedRows, keepFailedValues } = mapping.row;
+  const made = await control.journal.deadLetters(
+    rows.map((row) => ({
+      mappingId,
+      mappingUid,
+      position,
+      operation: row.operation,
+      key: row.key,
+      errorCode: row.reason.code,
+      reason: row.reason.message,
+      ...(keepFailedValues ? { values: row.values } : {}),
+    })),
+  );
+  if (made > 0) {
+    const none = { inserted: 0, updated: 0, deleted: 0, position: null, lastCommitAt: null, lagSeconds: null };
+    await control.states.addCounters([{ mappingUid, failed: made, ...none }]);
+    logger.warn('the destination refused rows; their keys are in dead_letters', { mapping: mapping.label, rows: made });
+  }
+  return (await control.journal.countDeadLetters(mappingUid)) <= maxFailedRows;
+}
