@@ -1,5 +1,6 @@
 /** Several processes: frozen owners, successors, copies beside streams. Real processes, stopped and continued by signals. */
 import { expect } from 'chai';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { ChildService, expireLeases } from '../support/child-service.ts';
 import { createWorld, equal, eventually, type World } from '../support/service.ts';
 import { audit, repeats } from './audit.ts';
@@ -50,14 +51,23 @@ describe('owners of a stream', function () {
   });
 
   it('F63: an owner frozen after it read its position, thawed after its successor read the same one: refused', async () => {
-    const first = await start();
+    const rest = 3000;
+    const first = await start({ 'stream.after-commit': `sleep:${rest}` });
     await world.state(await world.map('t'), 'streaming', 40);
     await audit(world.destination, 't');
     await world.source.query(`UPDATE t SET v = 'second' WHERE id = 1`);
     await equal(world, 't');
-    first.signal('SIGSTOP');
-    // These are in its socket when it goes on: it has not read them.
+    // It rests after its commit. These it has received, and will write as soon as it goes on.
     await world.source.query(`UPDATE t SET v = 'third', id = id + 1000 WHERE id <= 10`);
+    await eventually(async () => {
+      const [row] = await world.source.query(
+        `SELECT 1 FROM pg_stat_replication WHERE application_name LIKE 'sluice%' AND sent_lsn >= pg_current_wal_flush_lsn()`,
+      );
+      if (!row) throw new Error('not sent yet');
+    });
+    await sleep(100);
+    first.signal('SIGSTOP');
+    const frozenAt = Date.now();
     await expireLeases(world, first);
     const second = await start({ 'stream.before-commit': 'sleep:300' });
     await second.says('change stream started');
@@ -65,6 +75,8 @@ describe('owners of a stream', function () {
       const [row] = await world.destination.query<{ epoch: string }>('SELECT epoch FROM sluice.positions');
       if (Number(row?.epoch) < 2) throw new Error('not taken over yet');
     });
+    // Its rest is over by then: the first thing it does is to write.
+    await sleep(Math.max(0, frozenAt + rest - Date.now()));
     first.signal('SIGCONT');
     await first.says('newer owner');
     await equal(world, 't', 't', 40_000);
