@@ -44,6 +44,11 @@ export class TriggerColumns {
     const column = mapping.row.triggerColumn;
     // After a denied reset the column stays 1: it counts again only after a 0 was seen.
     if (column === null || mapping.row.state?.triggerSeenZero === false) return false;
+    // Poll and stream show the same flip, and a successor's stream one that its request has served. The column is reset only
+    // once the request is durable: where it is no longer set, the flip has its request (F53, F66).
+    const triggers = this.#fleet.database(mapping.source).triggers;
+    const [isSet = false] = (await triggers?.flipped([{ name: mapping.sourceTable, column }])) ?? [];
+    if (!isSet) return false;
     const { mappingId, mappingUid } = mapping.row;
     const { requestId } = await this.#control.requests.create({
       mappingId,

@@ -13,7 +13,7 @@ describe('F56: the clock of the machine is set', function () {
   let service: RecordedService | null = null;
 
   beforeEach(async () => {
-    world = await createWorld({ lease_seconds: 3, max_retry_attempts: 1000 });
+    world = await createWorld({ lease_seconds: 5, max_retry_attempts: 1000 });
     await world.source.query(`CREATE TABLE t (id int PRIMARY KEY, v text)`);
     await world.source.query(`INSERT INTO t VALUES (1, 'a')`);
   });

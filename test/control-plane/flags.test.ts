@@ -11,7 +11,7 @@ describe('F53: full sync requests', function () {
   const services: (TestService | ChildService)[] = [];
 
   beforeEach(async () => {
-    world = await createWorld({ copy_chunk_bytes: 1024 * 1024, copy_parallelism: 1, trigger_poll_seconds: 1 });
+    world = await createWorld({ copy_chunk_bytes: 1024 * 1024, copy_parallelism: 1 });
     await world.source.query(`CREATE TABLE t (id int PRIMARY KEY, v text, go smallint NOT NULL DEFAULT 0)`);
     await world.source.query(`INSERT INTO t SELECT i, repeat('x', 1000) FROM generate_series(1, 4000) i; ANALYZE t`);
     id = await world.map('t', { full_sync_trigger_column: 'go' });

@@ -14,7 +14,7 @@ describe('F50: processes that share a control database', function () {
   const services: (TestService | ChildService)[] = [];
 
   beforeEach(async () => {
-    world = await createWorld({ lease_seconds: 3, parallel_scheduler_count: 2, max_retry_attempts: 10 });
+    world = await createWorld({ lease_seconds: 5, parallel_scheduler_count: 2, max_retry_attempts: 10 });
   });
   afterEach(async () => {
     await Promise.all(services.splice(0).map((service) => service.stop()));
@@ -130,7 +130,7 @@ describe('F55: the control database away', function () {
   const services: (RecordedService | ChildService)[] = [];
 
   beforeEach(async () => {
-    world = await createWorld({ lease_seconds: 3 });
+    world = await createWorld({ lease_seconds: 5 });
     proxy = await startProxy((await testServer()).url());
     await world.source.query(`CREATE TABLE t (id int PRIMARY KEY, v text)`);
     await world.source.query(`INSERT INTO t SELECT n, 'v' FROM generate_series(1, 500) n`);
@@ -178,7 +178,7 @@ describe('F55: the control database away', function () {
       await world.source.query(`INSERT INTO t VALUES (1001, 'while it is away')`);
       await equal(world, 't');
       // Past the lease: nobody could take it, so nothing needs to stop.
-      await new Promise((resolve) => setTimeout(resolve, 5000));
+      await new Promise((resolve) => setTimeout(resolve, 7000));
       await world.source.query(`UPDATE t SET v = 'later' WHERE id = 1`);
       await equal(world, 't');
       await world.control.query(`UPDATE table_mappings SET is_full_sync = 1 WHERE mapping_id = $1`, [id]);

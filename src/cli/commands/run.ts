@@ -17,7 +17,7 @@ const RECONNECT_MS = 2000;
 
 /**
  * What lives in the heap is bounded by settings; garbage is not: V8 lets a heap grow to several times what lives in it before it
- * looks. Collected at 1.4 times, measured without loss of speed, the process stays within what the settings say (F43).
+ * looks. Collected at 1.4 times, the process stays within what the settings say (F43).
  */
 const HEAP_GROWTH = '--heap-growing-percent=40';
 
