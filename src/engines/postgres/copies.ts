@@ -73,14 +73,7 @@ export class PostgresCopies implements CopyDestination {
         request.lockWaitMs,
         async (bump) => {
           const row = await claim(session, request, id);
-          const route: StoredRoute = {
-            relationId: request.source.id,
-            source: request.source.name,
-            target: request.target,
-            columns: request.columns,
-            key: request.key,
-            storage: request.source.storage ?? null,
-          };
+          const route = routeFor(request);
           const sameShape =
             row['copy_route'] !== null &&
             JSON.stringify(normalized(JSON.parse(row['copy_route'] ?? '{}') as StoredRoute)) ===
@@ -184,14 +177,7 @@ export class PostgresCopies implements CopyDestination {
         request.lockWaitMs,
         async (bump) => {
           await claim(session, request, null);
-          const route: StoredRoute = {
-            relationId: request.source.id,
-            source: request.source.name,
-            target: request.target,
-            columns: request.columns,
-            key: request.key,
-            storage: request.source.storage ?? null,
-          };
+          const route = routeFor(request);
           await session.query(
             'adopt the table',
             `UPDATE sluice.generations SET stream = $2, apply_group = $3, last_generation = last_generation + 1,
@@ -328,6 +314,17 @@ export class PostgresCopies implements CopyDestination {
       throw error;
     }
   }
+}
+
+function routeFor(request: GenerationRequest): StoredRoute {
+  return {
+    relationId: request.source.id,
+    source: request.source.name,
+    target: request.target,
+    columns: request.columns,
+    key: request.key,
+    storage: request.source.storage ?? null,
+  };
 }
 
 /** The mapping's generation row, made when there is none, now this copier's. Throws FENCED for an older copier. */
