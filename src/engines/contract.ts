@@ -345,6 +345,8 @@ export interface Destination {
 
 /** Statements in order; none where this engine cannot say. `as`: the name of a column of `source`. */
 export interface Remedies {
+  /** Lets this login keep triggers and foreign keys from firing in its sessions. */
+  readonly suspendGuards: readonly string[];
   addColumn(target: TableName, source: Table, as: string): readonly string[];
   allowNull(target: TableName, column: string): string;
   /** `column`: the destination's, which shall hold what `as` holds. */

@@ -64,7 +64,7 @@ export function checkSchema(request: SchemaCheckRequest): SchemaCheck {
         `column ${column.name} of ${displayName(target.name)}: the source has no such column, and it is NOT NULL without a default`,
       );
     }
-    guards(target, request.canSuspend, report);
+    guards(target, request, report);
   }
   return { findings, columns, missing, key: chooseKey(request, columns, report) };
 }
@@ -144,7 +144,8 @@ function fillsItself(column: Column): boolean {
   return column.default !== null || column.generated !== null || column.identity !== null;
 }
 
-function guards(target: Table, canSuspend: boolean, report: Report): void {
+/** Triggers would change rows a second time, and cascades remove some that the source still has; order alone does not help. */
+function guards(target: Table, { canSuspend, remedies }: SchemaCheckRequest, report: Report): void {
   if (canSuspend) return;
   const kinds: [string, readonly string[]][] = [
     ['enabled triggers', target.triggers],
@@ -154,8 +155,9 @@ function guards(target: Table, canSuspend: boolean, report: Report): void {
   const found = kinds.filter(([, names]) => names.length > 0).map(([kind, names]) => `${kind} (${names.join(', ')})`);
   if (found.length > 0)
     report(
-      'warning',
+      'error',
       'DESTINATION_GUARDED',
       `${displayName(target.name)} has ${found.join(', ')}, which this login cannot suspend while rows are written`,
+      remedies?.suspendGuards ?? [],
     );
 }

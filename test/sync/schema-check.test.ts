@@ -129,17 +129,17 @@ describe('schema check', () => {
     expect(briefly(generated(null), generated('x'))[0]).to.match(/generated here and an ordinary column/);
   });
 
-  it('F45: identity is overridden; triggers and foreign keys are a warning unless they can be suspended', () => {
+  it('F45: identity is overridden; triggers and foreign keys must be suspended', () => {
     const target = table([column('id', { nullable: false, identity: 'always' }), column('a')], [primary], {
       triggers: ['tr'],
       foreignKeys: ['fk'],
       referencedBy: ['s.child.fk2'],
     });
     expect(briefly(plain, target)).to.deep.equal([]);
-    const [warning, ...others] = briefly(plain, target, { canSuspend: false });
+    const [error, ...others] = briefly(plain, target, { canSuspend: false });
     expect(others).to.deep.equal([]);
-    expect(warning).to.match(
-      /^warning DESTINATION_GUARDED: s.t has enabled triggers \(tr\), foreign keys \(fk\), .*s.child.fk2/,
+    expect(error).to.match(
+      /^error DESTINATION_GUARDED: s.t has enabled triggers \(tr\), foreign keys \(fk\), .*s.child.fk2/,
     );
   });
 

@@ -1,8 +1,8 @@
 /** Commits the changes of one apply group: data, backlogs and position in one transaction (invariant 2), fenced by epoch (invariant 9). */
-import { SluiceError } from '../../model/errors.ts';
+import { hasCode, SluiceError } from '../../model/errors.ts';
 import type { KeyedChanges } from '../../model/keyed-changes.ts';
 import type { Position } from '../../model/position.ts';
-import { displayName } from '../../model/tables.ts';
+import { displayName, type Table } from '../../model/tables.ts';
 import type { ApplyCounts, Block, GroupApplier, GroupState, GroupTransaction, Route } from '../contract.ts';
 import { readBlock } from './blocks.ts';
 import { PostgresCatalog } from './catalog.ts';
@@ -80,12 +80,35 @@ export async function takeGroup(
 /** Triggers and foreign keys do not fire for us, where the login may say so (superuser, or SET on the parameter from 15 on). */
 export async function suspendTriggers(session: Session): Promise<boolean> {
   try {
-    await session.run('suspend triggers', [`SET session_replication_role = replica`]);
+    await suspend(session);
     return true;
   } catch (error) {
     if (error instanceof SluiceError && error.code === 'PERMISSION_DENIED') return false;
     throw error;
   }
+}
+
+/**
+ * A table with triggers or foreign keys is written only where they do not fire. The right may have been granted, or the trigger
+ * made, since the session was opened.
+ */
+export async function requireUnguarded(table: Table, suspendNow: () => Promise<void>): Promise<void> {
+  const guards = [...table.triggers, ...table.foreignKeys, ...table.referencedBy];
+  if (guards.length === 0) return;
+  try {
+    await suspendNow();
+  } catch (error) {
+    if (!hasCode(error, 'PERMISSION_DENIED')) throw error;
+    throw new SluiceError(
+      'DESTINATION_GUARDED',
+      `${displayName(table.name)} has triggers or foreign keys (${guards.join(', ')}), which this login cannot suspend`,
+      { hint: 'GRANT SET ON PARAMETER session_replication_role TO the login of the destination, or drop them.' },
+    );
+  }
+}
+
+export async function suspend(session: Session): Promise<void> {
+  await session.run('suspend triggers', [`SET session_replication_role = replica`]);
 }
 
 class PostgresApplier implements GroupApplier {
@@ -237,6 +260,7 @@ class PostgresApplier implements GroupApplier {
           },
         );
       }
+      await requireUnguarded(described, () => this.#session.attempt(() => suspend(this.#session)));
       table = new TableApplier(this.#session, described, route.columns, route.key, true);
       this.#tables.set(route.mappingUid, table);
     }

@@ -112,6 +112,8 @@ export class Session {
 export class Connection {
   readonly installation: Installation;
   readonly database: string;
+  /** As whom; null: the driver's choice. */
+  readonly user: string | null;
   /** What the connection string says beyond libpq's parameters. */
   readonly options: PostgresOptions;
   readonly #config: pg.ClientConfig;
@@ -135,6 +137,7 @@ export class Connection {
       types: TEXT_ONLY,
     };
     if (options.database !== null) this.#config.database = options.database;
+    this.user = config.user ?? null;
     this.#plainText = !preferTls;
     this.database = this.#config.database ?? this.#config.user ?? 'postgres';
     this.#maxIdle = options.maxSessions ?? 4;

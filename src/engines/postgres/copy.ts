@@ -267,8 +267,9 @@ export class PostgresCopy extends PostgresFold implements CopySession {
     const differs = `record_image_ne(ROW(${columns.map((name) => `t.${name}`).join(', ')}), ROW(${values}))`;
     return [
       `DELETE FROM ${live} t USING ${keys} WHERE ${on('t')} AND NOT EXISTS (SELECT 1 FROM ${staging} s WHERE ${on('s')})`,
-      // A row that changes a unique column is deleted and inserted, so that two rows may exchange their values (F24).
-      ...(this.#hasOtherUnique
+      // A row that changes a unique column is deleted and inserted, so that two rows may exchange their values (F24). So is every
+      // row of a table with GENERATED ALWAYS AS IDENTITY, which takes no update.
+      ...(this.#hasOtherUnique || this.#columns().some((column) => column.identity === 'always')
         ? [`DELETE FROM ${live} t USING ${keys} JOIN ${staging} s ON ${on('s')} WHERE ${on('t')} AND ${differs}`]
         : [
             `UPDATE ${live} t SET ${columns.map((name) => `${name} = s.${name}`).join(', ')} FROM ${keys} JOIN ${staging} s ON ${on('s')} WHERE ${on('t')} AND ${differs}`,

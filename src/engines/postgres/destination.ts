@@ -2,7 +2,7 @@
 import { SluiceError } from '../../model/errors.ts';
 import type { Position } from '../../model/position.ts';
 import type { Table, TableName } from '../../model/tables.ts';
-import type { Destination, GroupApplier, GroupState, TableDesign } from '../contract.ts';
+import type { Destination, GroupApplier, GroupState, Remedies, TableDesign } from '../contract.ts';
 import { suspendTriggers, takeGroup } from './applier.ts';
 import type { Connection } from './connection.ts';
 import { PostgresCopies } from './copies.ts';
@@ -10,16 +10,17 @@ import { design } from './ddl.ts';
 import { backlogTable, prepareHome } from './home.ts';
 import { lanesOf } from './loader.ts';
 import { pastFrozenHolders } from './locks.ts';
-import { remedies } from './reshape.ts';
+import { remediesFor } from './reshape.ts';
 import { quoteTable } from './sql.ts';
 
 export class PostgresDestination implements Destination {
   readonly copies: PostgresCopies;
-  readonly remedies = remedies;
+  readonly remedies: Remedies;
   readonly #connection: Connection;
 
   constructor(connection: Connection) {
     this.#connection = connection;
+    this.remedies = remediesFor(connection.user);
     this.copies = new PostgresCopies(connection);
   }
 

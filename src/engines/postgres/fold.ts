@@ -5,6 +5,7 @@ import type { Position } from '../../model/position.ts';
 import { displayName, type Table, type TableName } from '../../model/tables.ts';
 import type { ApplyCounts, FoldSession, FoldWork, Route, StoredBlock } from '../contract.ts';
 import { readBlock } from './blocks.ts';
+import { requireUnguarded, suspend } from './applier.ts';
 import { PostgresCatalog } from './catalog.ts';
 import type { Connection, Session } from './connection.ts';
 import { sqlState } from './errors.ts';
@@ -165,6 +166,7 @@ export class PostgresFold implements FoldSession {
       throw new SluiceError('DESTINATION_TABLE_MISSING', `the table ${displayName(this.options.target)} is gone`, {
         hint: 'Set is_full_sync = 1.',
       });
+    await requireUnguarded(table, () => suspend(this.session));
     this.#described = table;
     return table;
   }

@@ -96,7 +96,13 @@ function requireOptional(table: Table, name: string): void {
   );
 }
 
-export const remedies: Remedies = {
+/** `user`: as whom the destination is written. */
+export function remediesFor(user: string | null): Remedies {
+  const login = user === null ? 'CURRENT_USER' : quoteIdentifier(user);
+  return { ...remedies, suspendGuards: [`GRANT SET ON PARAMETER session_replication_role TO ${login}`] };
+}
+
+const remedies: Omit<Remedies, 'suspendGuards'> = {
   addColumn: (target, source, column) => {
     const designed = designOf(target, source, column);
     return designed === null ? [] : addColumnSql(designed, target, [column]);

@@ -37,7 +37,7 @@ export class TableApplier {
   readonly #columns: readonly Column[];
   readonly #key: readonly Column[];
   readonly #keyAt: readonly number[];
-  /** Columns of unique indexes other than the key: rows that change them are deleted and inserted. */
+  /** Columns of unique indexes other than the key, and those that cannot be updated: rows that change them are deleted and inserted. */
   readonly #unique: readonly number[];
   readonly #doing: string;
   /** Rows that are new go into the table without a look at what it holds. */
@@ -88,7 +88,7 @@ export class TableApplier {
         .flat(),
     );
     this.#unique = this.#columns.flatMap((column, at) =>
-      uniqueNames.has(column.name) && !keyNames.has(column.name) ? [at] : [],
+      (uniqueNames.has(column.name) || column.identity === 'always') && !keyNames.has(column.name) ? [at] : [],
     );
   }
 
@@ -302,7 +302,11 @@ export class TableApplier {
   }
 
   #update(stage: string): string {
-    const set = this.#columns.map((column, i) => `${quoteIdentifier(column.name)} = s.c${i + 1}`);
+    // Key columns too: what is equal to the index need not be the same text. GENERATED ALWAYS AS IDENTITY takes no update.
+    const set = this.#columns.flatMap((column, i) =>
+      column.identity === 'always' ? [] : [`${quoteIdentifier(column.name)} = s.c${i + 1}`],
+    );
+    if (set.length === 0) return `SELECT 1 FROM ${this.#target} t, ${stage} s WHERE ${this.#join('t', 's', 'c')}`;
     return `UPDATE ${this.#target} t SET ${set.join(', ')} FROM ${stage} s WHERE ${this.#join('t', 's', 'c')}`;
   }
 
