@@ -4,8 +4,8 @@ import { createWorld, eventually, startService, type TestService, type World } f
 import { testServer } from '../support/postgres.ts';
 
 const isLong = process.env['SLUICE_TEST_LONG'] !== undefined;
-const IDLE = isLong ? 2000 : 150;
-const CHANGING = isLong ? 500 : 150;
+const IDLE = isLong ? 2000 : 100;
+const CHANGING = isLong ? 500 : 100;
 /** How long nothing happens while costs are counted, seconds. */
 const QUIET = 10;
 
