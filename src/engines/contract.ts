@@ -16,6 +16,8 @@ export interface Engine {
   readonly name: string;
   /** URL schemes of connection strings, without `://`. */
   readonly schemes: readonly string[];
+  /** Recognizes connection strings of another form than a URL (`server=…;user id=…`). */
+  understands?(connectionString: string): boolean;
   /** Checks a connection string without connecting. Throws MAPPING_INVALID with a hint; the message holds no secret. */
   check(connectionString: string): void;
   /** The database a connection string names, or null. */

@@ -1,7 +1,9 @@
 import { stopTestServer } from './postgres.ts';
+import { stopSqlServer } from './sqlserver.ts';
 
 export const mochaHooks = {
   async afterAll(): Promise<void> {
+    await stopSqlServer();
     await stopTestServer();
   },
 };

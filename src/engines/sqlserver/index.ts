@@ -1,0 +1,44 @@
+/** SQL Server 2019 and newer: source, change source and destination. */
+import { looksLikeAdo, parseSqlServerAddress, SQLSERVER_SCHEMES } from '../../model/sqlserver-address.ts';
+import type { Engine, EngineDatabase, OpenOptions } from '../contract.ts';
+import { SqlServerCatalog } from './catalog.ts';
+import { Connection } from './connection.ts';
+
+export const sqlserver: Engine = {
+  name: 'sqlserver',
+  schemes: SQLSERVER_SCHEMES,
+  understands: looksLikeAdo,
+  defaultSchema: 'dbo',
+  check: (connectionString) => void parseSqlServerAddress(connectionString),
+  databaseOf: (connectionString) => parseSqlServerAddress(connectionString).database,
+  open: (options) => new SqlServerDatabase(options),
+};
+
+class SqlServerDatabase implements EngineDatabase {
+  readonly engine = sqlserver;
+  readonly catalog: SqlServerCatalog;
+  readonly preflight = null;
+  readonly snapshot = null;
+  readonly changes = null;
+  readonly destination = null;
+  readonly checksum = null;
+  readonly triggers = null;
+  readonly #connection: Connection;
+
+  constructor(options: OpenOptions) {
+    this.#connection = new Connection(options);
+    this.catalog = new SqlServerCatalog(this.#connection);
+  }
+
+  async ping(): Promise<{ version: string }> {
+    const [row] = await this.#connection.query(
+      'ask for the version',
+      `SELECT CAST(SERVERPROPERTY('ProductVersion') AS nvarchar(128)) AS version`,
+    );
+    return { version: `SQL Server ${String(row?.['version'] ?? 'unknown')}` };
+  }
+
+  close(): Promise<void> {
+    return this.#connection.close();
+  }
+}
