@@ -107,7 +107,7 @@ export class Session {
       });
       attach(request);
       const bound = Object.entries(parameters);
-      for (const [name, value] of bound) request.addParameter(name, typeOf(value), value);
+      for (const [name, value] of bound) request.addParameter(name, typeOf(value), forDriver(value));
       if (bound.length > 0) this.driver.execSql(request);
       else this.driver.execSqlBatch(request);
     });
@@ -122,6 +122,11 @@ function typeOf(value: string | number | boolean | Uint8Array | null) {
   if (typeof value === 'number') return Number.isSafeInteger(value) ? TYPES.BigInt : TYPES.Float;
   if (typeof value === 'boolean') return TYPES.Bit;
   return value instanceof Uint8Array ? TYPES.VarBinary : TYPES.NVarChar;
+}
+
+/** The driver takes Buffers only. */
+function forDriver(value: string | number | boolean | Uint8Array | null): unknown {
+  return value instanceof Uint8Array ? Buffer.from(value.buffer, value.byteOffset, value.byteLength) : value;
 }
 
 /** Sessions to one database. */
@@ -196,12 +201,18 @@ export class Connection {
     const doing = `connect to database ${this.database ?? '(default)'} at ${place}`;
     const driver = new Driver(this.#config);
     const session = new Session(driver);
+    // A refused login is told by several messages of which the driver keeps the last; an earlier one says why (4060, then 18456).
+    const refusals: { readonly number: number; readonly message: string; readonly code: string }[] = [];
+    driver.on('errorMessage', ({ number, message }: { number: number; message: string }) => {
+      refusals.push({ number, message, code: 'ELOGIN' });
+    });
     try {
       await new Promise<void>((resolve, reject) => driver.connect((error) => (error ? reject(error) : resolve())));
+      driver.removeAllListeners('errorMessage');
       return session;
     } catch (error) {
       driver.close();
-      const classified = classify(error, doing);
+      const classified = classify(refusals[0] ?? error, doing);
       // While connecting, silence means that nobody is there.
       throw classified.code === 'TIMEOUT' || classified.code === 'CONNECTION_LOST'
         ? new SluiceError('SERVER_UNREACHABLE', classified.message, {
