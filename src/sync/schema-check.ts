@@ -133,7 +133,9 @@ function fix(
 
 /** An enum's name says nothing of its labels, so those are always compared. */
 function sameTypes(column: Column, match: Column, sameEngine: boolean): boolean {
-  return sameEngine && column.nativeType === match.nativeType && !hasLabels(column.type);
+  const { type } = column;
+  if (type.kind === 'opaque' && type.untransportable !== undefined) return false;
+  return sameEngine && column.nativeType === match.nativeType && !hasLabels(type);
 }
 
 function hasLabels(type: LogicalType): boolean {
