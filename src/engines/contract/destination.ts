@@ -108,10 +108,10 @@ export interface Destination {
 
 /** Statements in order; none where this engine cannot say. `as`: the name of a column of `source`. */
 export interface Remedies {
-  /** Lets this login keep triggers and foreign keys from firing in its sessions. */
-  readonly suspendGuards: readonly string[];
+  /** Keeps the table's triggers and foreign keys from firing when this login writes to it. */
+  suspendGuards(target: Table): readonly string[];
   addColumn(target: TableName, source: Table, as: string): readonly string[];
-  allowNull(target: TableName, column: string): string;
+  allowNull(target: TableName, column: Table['columns'][number]): string;
   /** `column`: the destination's, which shall hold what `as` holds. */
   retype(target: TableName, column: Table['columns'][number], source: Table, as: string): readonly string[];
 }
