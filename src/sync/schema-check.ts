@@ -128,7 +128,7 @@ function fix(
   if (!remedies || target === null) return [];
   if (problem.kind === 'missing') return remedies.addColumn(target.name, source, column.name);
   if (problem.kind === 'type' && match) return remedies.retype(target.name, match, source, column.name);
-  return problem.kind === 'null' && match ? [remedies.allowNull(target.name, match.name)] : [];
+  return problem.kind === 'null' && match ? [remedies.allowNull(target.name, match)] : [];
 }
 
 /** An enum's name says nothing of its labels, so those are always compared. */
@@ -160,6 +160,6 @@ function guards(target: Table, { canSuspend, remedies }: SchemaCheckRequest, rep
       'error',
       'DESTINATION_GUARDED',
       `${displayName(target.name)} has ${found.join(', ')}, which this login cannot suspend while rows are written`,
-      remedies?.suspendGuards ?? [],
+      remedies?.suspendGuards(target) ?? [],
     );
 }
