@@ -87,6 +87,13 @@ export class Session implements PooledSession {
   }
 
   /**
+   * Sends a batch whose answer the caller takes as it comes: `attach` listens. Resolves when the server has answered everything.
+   */
+  stream(doing: string, text: string, attach: (request: Request) => void): Promise<void> {
+    return this.#request(doing, text, {}, attach);
+  }
+
+  /**
    * Sends a batch whose rows never meet the driver's parser: `extractor` takes them out of the answer. Resolves when the server has
    * answered everything. Use `readRows` (rows.ts).
    */
