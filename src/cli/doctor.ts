@@ -5,7 +5,7 @@ import { toSluiceError } from '../model/errors.ts';
 import type { Finding } from '../model/findings.ts';
 import type { Place } from '../service/fleet.ts';
 import type { PlannedMapping } from '../service/planner.ts';
-import { checkMapping } from '../sync/full-sync.ts';
+import { checkMapping } from '../sync/check-mapping.ts';
 import type { Diagnosis } from './diagnosis.ts';
 import { makePlan, type Planning } from './planning.ts';
 

@@ -4,7 +4,7 @@ import type { ControlDatabase, MappingRow, NewMapping } from '../control/index.t
 import { SluiceError, toSluiceError } from '../model/errors.ts';
 import type { Finding } from '../model/findings.ts';
 import { displayName, type Table } from '../model/tables.ts';
-import { checkMapping } from '../sync/full-sync.ts';
+import { checkMapping } from '../sync/check-mapping.ts';
 import { linesOf } from './diagnosis.ts';
 import type { Outcome } from './envelope.ts';
 import { makePlan } from './planning.ts';

@@ -53,7 +53,8 @@ const BY_SYNONYM = new Map(Object.entries(SYNONYMS).flatMap(([ours, all]) => all
 /** An ADO string has no scheme; this is how one is told from anything else. */
 export function looksLikeAdo(text: string): boolean {
   return (
-    /^\s*[a-z][a-z _]*=/i.test(text) && /(^|;)\s*(server|data source|addr|address|network address|host)\s*=/i.test(text)
+    /^[\s;]*[a-z][a-z _]*=/i.test(text) &&
+    /(^|;)\s*(server|data\s+source|addr|address|network\s+address|host)\s*=/i.test(text)
   );
 }
 

@@ -9,8 +9,11 @@ export type LogicalType =
   | { kind: 'decimal'; precision: number | null; scale: number | null; special: boolean }
   /** `special`: the engine can hold NaN, infinities. */
   | { kind: 'float'; bits: 32 | 64; special: boolean }
-  /** `length` in characters, null: unbounded. `fixed`: blank-padded to `length`. `nul`: can hold U+0000. */
-  | { kind: 'text'; length: number | null; fixed: boolean; nul: boolean }
+  /**
+   * `length` in characters, null: unbounded. `fixed`: blank-padded to `length`. `nul`: can hold U+0000. `codePage`: holds that
+   * Windows code page's characters only; others do not fit and fail their rows. Absent: Unicode.
+   */
+  | { kind: 'text'; length: number | null; fixed: boolean; nul: boolean; codePage?: number }
   /** `length` in bytes, null: unbounded. */
   | { kind: 'bytes'; length: number | null; fixed: boolean }
   | { kind: 'date'; infinity: boolean }
@@ -27,8 +30,8 @@ export type LogicalType =
   | { kind: 'enum'; labels: readonly string[] }
   | { kind: 'array'; element: LogicalType }
   | { kind: 'geometry' }
-  /** Only to the same engine, under the same native name. */
-  | { kind: 'opaque'; engine: string; native: string };
+  /** Only to the same engine, under the same native name; `untransportable`: not even there, and why. */
+  | { kind: 'opaque'; engine: string; native: string; untransportable?: string };
 
 /** Can every value of `from` be held by `to` exactly? null: yes; otherwise the reason, without the column's name. */
 export function cannotHold(from: LogicalType, to: LogicalType): string | null {
@@ -109,6 +112,7 @@ export function cannotHold(from: LogicalType, to: LogicalType): string | null {
       if (to.kind === 'text' && to.length === null) return null;
       return to.kind === 'xml' ? null : no('xml needs an xml or unlimited text type');
     case 'opaque':
+      if (from.untransportable !== undefined) return no(from.untransportable);
       return to.kind === 'opaque' && to.engine === from.engine && to.native === from.native
         ? null
         : no(`${from.native} only goes to the same type of the same engine`);

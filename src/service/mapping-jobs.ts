@@ -2,138 +2,33 @@
  * What is done for one mapping at a time, under its lease: copy, adopt, pause, settle. Each job may die at any instant: the
  * destination's generation row and the control tables' request say how far it came, and the next holder of the lease goes on.
  */
-import type { ControlDatabase, MappingStateName, Owner, Settings } from '../control/index.ts';
-import type { Logger } from '../log/logger.ts';
-import { hasCode, SluiceError, toSluiceError } from '../model/errors.ts';
+import type { MappingStateName } from '../control/index.ts';
+import { hasCode, SluiceError } from '../model/errors.ts';
 import type { Route } from '../engines/contract.ts';
-import type { Finding } from '../model/findings.ts';
-import type { TableName } from '../model/tables.ts';
 import type { ColumnsChanged } from '../sync/group-writer.ts';
-import { checkMapping, runFullSync, runHeldFold, type FullSyncProgress } from '../sync/full-sync.ts';
+import { checkMapping } from '../sync/check-mapping.ts';
+import { runHeldFold } from '../sync/held-fold.ts';
+import { CopyJob } from './copy-job.ts';
 import { keepRefused } from './dead-letters.ts';
-import type { Fleet } from './fleet.ts';
+import type { JobContext } from './job-context.ts';
+import { MappingNotes } from './mapping-notes.ts';
+import { checkPlace, sameTable } from './place.ts';
 import type { PlannedMapping } from './planner.ts';
 
-export interface MappingJobsOptions {
-  readonly control: ControlDatabase;
-  readonly fleet: Fleet;
-  readonly owner: Owner;
-  readonly logger: Logger;
-  readonly settings: () => Settings;
-  /** Why a change stream of this process does not run now; null: it does, or is another's. */
-  readonly streamFailure: (stream: string) => SluiceError | null;
-  /** A mapping of the plan, by its uid. */
-  readonly mapping: (uid: string) => PlannedMapping | null;
-}
-
-/** How often a running copy asks whether it was cancelled, ms. */
-const CANCEL_CHECK_MS = 1000;
-
 export class MappingJobs {
-  readonly #options: MappingJobsOptions;
+  readonly #options: JobContext;
+  readonly #notes: MappingNotes;
+  readonly #copyJob: CopyJob;
 
-  constructor(options: MappingJobsOptions) {
+  constructor(options: JobContext) {
     this.#options = options;
+    this.#notes = new MappingNotes(options.control);
+    this.#copyJob = new CopyJob(options, this.#notes);
   }
 
   /** Runs the request that is open for the mapping, if any. False: it could not begin yet. */
-  async copy(mapping: PlannedMapping, signal: AbortSignal): Promise<boolean> {
-    const { control, fleet, owner, logger } = this.#options;
-    const { mappingUid, mappingId } = mapping.row;
-    const claimed = await control.requests.claim(mappingUid, owner.id);
-    if (!claimed) return true;
-    const { request } = claimed;
-    const destination = fleet.database(mapping.destination);
-    const startedAt = performance.now();
-    const before = mapping.row.state?.state ?? 'new';
-    const isServed = before === 'streaming' || before === 'idle';
-    if (!isServed) await this.#setState(mapping, 'copying');
-    const run = await control.runs.start({
-      mappingId,
-      syncType: 'FULL_SYNC',
-      owner: owner.id,
-      requestId: request.requestId,
-      phase: 'checking',
-    });
-    const abort = new AbortController();
-    const stop = () => abort.abort(signal.reason);
-    signal.addEventListener('abort', stop, { once: true });
-    if (signal.aborted) stop();
-    const watch = setInterval(() => {
-      void control.requests.isRunning(request.requestId).then(
-        (running) =>
-          running || abort.abort(new SluiceError('CANCELLED', `${mapping.label}: the full sync was cancelled`)),
-        () => undefined, // the control database is away: the copy goes on without it
-      );
-    }, CANCEL_CHECK_MS);
-    const pace = new Pace();
-    let rows = 0;
-    try {
-      const finished = await this.#alreadyFinished(mapping, request.requestId);
-      if (!finished) {
-        await this.#checkPlace(mapping);
-        logger.info('full sync started', {
-          mapping: mapping.label,
-          request: request.requestId,
-          reason: request.reason,
-          resumed: claimed.resumed,
-        });
-        const settings = this.#options.settings();
-        const result = await runFullSync({
-          mappingUid,
-          source: fleet.database(mapping.source),
-          destination,
-          sourceTable: mapping.sourceTable,
-          target: mapping.target,
-          keyColumns: mapping.row.primaryKey,
-          stream: mapping.stream,
-          group: mapping.group,
-          requestId: request.requestId,
-          mayReplace: request.reason !== 'initial',
-          drawEpoch: (atLeast) => control.leases.drawEpoch(atLeast),
-          chunkBytes: settings.copy_chunk_bytes,
-          parallelism: settings.copy_parallelism,
-          maxBytesPerSecond: settings.copy_max_bytes_per_second === 0 ? null : settings.copy_max_bytes_per_second,
-          lockWaitMs: settings.lease_seconds * 1000,
-          backlogMaxBytes: settings.backlog_max_bytes,
-          signal: abort.signal,
-          streamFailure: () => (mapping.stream === null ? null : this.#options.streamFailure(mapping.stream)),
-          progress: (progress) => {
-            rows = progress.rows;
-            run.progress(pace.of(progress)).catch(() => undefined);
-          },
-          findings: (findings) => this.#logFindings(mapping, findings),
-          sourceObjects: (objects) => this.#recordObjects(mapping, objects),
-        });
-        if (!result) {
-          await run.progress({ phase: 'waiting' });
-          return false;
-        }
-        rows = result.rows;
-      }
-      await control.requests.finish(request.requestId, { outcome: 'completed', rowsCopied: rows });
-      await run.finish('COMPLETED', { recordsProcessed: rows, phase: 'done' });
-      await this.#served(mapping, isServed);
-      await control.journal.resolveErrors({ mappingId });
-      const durationMs = performance.now() - startedAt;
-      await control.journal.log([
-        {
-          mappingId,
-          level: 'INFO',
-          message: `${mapping.label}: full sync completed`,
-          syncType: 'FULL_SYNC',
-          records: rows,
-          durationMs,
-        },
-      ]);
-      logger.info('full sync completed', { mapping: mapping.label, rows, seconds: Math.round(durationMs / 100) / 10 });
-    } catch (error) {
-      await this.#copyFailed(mapping, request.requestId, isServed, toSluiceError(error), run, signal);
-    } finally {
-      clearInterval(watch);
-      signal.removeEventListener('abort', stop);
-    }
-    return true;
+  copy(mapping: PlannedMapping, signal: AbortSignal): Promise<boolean> {
+    return this.#copyJob.run(mapping, signal);
   }
 
   /** `initial_sync = 'none'`: the table is taken as it is, changes are followed from now on. False: it could not begin yet. */
@@ -144,7 +39,7 @@ export class MappingJobs {
     if (!destination.destination)
       throw new SluiceError('CAPABILITY_MISSING', `${mapping.label}: the destination cannot be written`);
     await destination.destination.prepare();
-    await this.#checkPlace(mapping);
+    await checkPlace(mapping, fleet, this.#options.mapping);
     const { table, live, check } = await checkMapping({
       source,
       destination,
@@ -152,7 +47,7 @@ export class MappingJobs {
       target: mapping.target,
       keyColumns: mapping.row.primaryKey,
       stream: mapping.stream,
-      findings: (findings) => this.#logFindings(mapping, findings),
+      findings: (findings) => this.#notes.findings(mapping, findings),
     });
     if (!live) {
       throw new SluiceError(
@@ -186,9 +81,9 @@ export class MappingJobs {
     }
     if (mapping.stream !== null && source.changes) {
       const { objects } = await source.changes.include(mapping.stream, table, check.key);
-      await this.#recordObjects(mapping, objects);
+      await this.#notes.sourceObjects(mapping, objects);
     }
-    await this.#setState(mapping, mapping.stream === null ? 'idle' : 'streaming');
+    await this.#notes.setState(mapping, mapping.stream === null ? 'idle' : 'streaming');
     logger.info('table adopted', { mapping: mapping.label });
     return true;
   }
@@ -201,7 +96,7 @@ export class MappingJobs {
         .database(mapping.destination)
         .destination?.copies.hold(mapping.row.mappingUid, settings().lease_seconds * 1000);
     }
-    await this.#setState(mapping, 'paused');
+    await this.#notes.setState(mapping, 'paused');
     logger.info('mapping paused', { mapping: mapping.label });
   }
 
@@ -251,7 +146,7 @@ export class MappingJobs {
     }
     if (mapping.row.running ?? mapping.row.queued) {
       if (mapping.row.state?.personHash === mapping.row.personHash) return false;
-      await this.#setState(mapping, mapping.row.state?.state ?? 'new');
+      await this.#notes.setState(mapping, mapping.row.state?.state ?? 'new');
       return true;
     }
     if (mapping.row.state?.state === 'gap') {
@@ -301,12 +196,12 @@ export class MappingJobs {
     }
     await control.requests.cancel(mappingUid);
     await control.requests.create({ mappingId, mappingUid, reason: isElsewhere ? 'initial' : 'schema_change' });
-    await this.#setState(mapping, 'new');
+    await this.#notes.setState(mapping, 'new');
     return true;
   }
 
   async #resumed(mapping: PlannedMapping, state: MappingStateName): Promise<void> {
-    await this.#setState(mapping, state, { error: null, attempts: 0, retryInSeconds: null });
+    await this.#notes.setState(mapping, state, { error: null, attempts: 0, retryInSeconds: null });
     await this.#options.control.journal.resolveErrors({ mappingId: mapping.row.mappingId });
   }
 
@@ -343,7 +238,7 @@ export class MappingJobs {
     const error = thrown.code === 'ROW_REFUSED' ? await this.#explained(mapping, thrown) : thrown;
     const attempts = (mapping.row.state?.attempts ?? 0) + 1;
     const retries = error.retry === 'backoff' && attempts <= settings().max_retry_attempts;
-    const isNew = await this.#journal(mapping, error);
+    const isNew = await this.#notes.error(mapping, error);
     if (isNew) logger.error('mapping failed', { mapping: mapping.label, error });
     const isGap = hasCode(error, 'GAP', 'BACKLOG_FULL');
     const retryInSeconds = retries ? settings().retry_delay_seconds : settings().failed_retry_minutes * 60;
@@ -367,7 +262,7 @@ export class MappingJobs {
         target: mapping.target,
         keyColumns: mapping.row.primaryKey,
         stream: mapping.stream,
-        findings: (findings) => this.#logFindings(mapping, findings),
+        findings: (findings) => this.#notes.findings(mapping, findings),
         mayAdd: true,
       });
       return refused;
@@ -375,172 +270,6 @@ export class MappingJobs {
       return hasCode(error, 'SCHEMA_MISMATCH') ? error : refused;
     }
   }
-
-  /** The table is served, unless its group met a gap in the moment since: then that is what counts. */
-  async #served(mapping: PlannedMapping, wasServed: boolean): Promise<void> {
-    if (mapping.stream === null) return this.#setState(mapping, 'idle');
-    const [state] =
-      (await this.#options.fleet.database(mapping.destination).destination?.copies.states([mapping.row.mappingUid])) ??
-      [];
-    if (!state?.route?.live) return;
-    if (!wasServed) await this.#setState(mapping, 'copying');
-    await this.#setState(mapping, 'streaming');
-  }
-
-  /**
-   * F54, where the planner's look at connection strings does not reach: one server has many names. Asked of the databases
-   * themselves before anything is written.
-   */
-  async #checkPlace(mapping: PlannedMapping): Promise<void> {
-    const { fleet } = this.#options;
-    const source = fleet.database(mapping.source);
-    const destination = fleet.database(mapping.destination);
-    const hint = 'Set dest_database, dest_schema or dest_table to another place.';
-    if (source.engine === destination.engine && sameTable(mapping.sourceTable, mapping.target)) {
-      const here = await source.destination?.identity();
-      if (here !== undefined && here === (await destination.destination?.identity()))
-        throw new SluiceError('MAPPING_INVALID', `${mapping.label}: source and destination are the same table`, {
-          hint,
-        });
-    }
-    await destination.destination?.prepare();
-    for (const uid of (await destination.destination?.copies.writers(mapping.target)) ?? []) {
-      const other = uid === mapping.row.mappingUid ? null : this.#options.mapping(uid);
-      // Of another place by now: it leaves when it is settled.
-      if (!other || !sameTable(other.target, mapping.target) || other.row.mappingId > mapping.row.mappingId) continue;
-      throw new SluiceError(
-        'DESTINATION_TAKEN',
-        `${mapping.label}: mapping ${other.row.mappingId} already writes to this destination table`,
-        { hint: 'Give one of the two another dest_database, dest_schema or dest_table, or delete it.' },
-      );
-    }
-  }
-
-  /** F66: the swap committed, and the process died before the request was finished: no second copy. */
-  async #alreadyFinished(mapping: PlannedMapping, requestId: number): Promise<boolean> {
-    const destination = this.#options.fleet.database(mapping.destination).destination;
-    if (!destination) return false;
-    await destination.prepare();
-    const [state] = await destination.copies.states([mapping.row.mappingUid]);
-    return state?.finishedRequest === requestId;
-  }
-
-  async #copyFailed(
-    mapping: PlannedMapping,
-    requestId: number,
-    isServed: boolean,
-    error: SluiceError,
-    run: { finish(status: 'ERROR' | 'PAUSED', final?: { error?: { code: string; message: string } }): Promise<void> },
-    signal: AbortSignal,
-  ): Promise<void> {
-    const { control, fleet, logger, settings } = this.#options;
-    const { mappingUid } = mapping.row;
-    // Shutdown, or a newer copier: the request stays open for whoever goes on.
-    if (signal.aborted || error.code === 'FENCED') {
-      await run.finish('PAUSED');
-      return;
-    }
-    const copies = fleet.database(mapping.destination).destination?.copies;
-    const details = { error: { code: error.code, message: error.message, hint: error.hint } };
-    if (error.code === 'CANCELLED') {
-      const isDisabled = !(await control.requests.list({ mappingUid, open: true })).every(
-        (request) => request.requestId !== requestId,
-      );
-      await run.finish('PAUSED', { error: { code: error.code, message: error.message } });
-      logger.info(isDisabled ? 'full sync paused' : 'full sync cancelled', {
-        mapping: mapping.label,
-        request: requestId,
-      });
-      if (isDisabled) return; // goes on when the mapping is enabled again
-      await copies?.abandon(mappingUid);
-      if (!isServed) await control.states.set(mappingUid, 'failed', { ...details, retryInSeconds: null });
-      return;
-    }
-    const isNew = await this.#journal(mapping, error);
-    if (isNew) logger.error('full sync failed', { mapping: mapping.label, error });
-    await run.finish('ERROR', { error: { code: error.code, message: error.message } });
-    const attempts = (mapping.row.state?.attempts ?? 0) + 1;
-    const retries = error.retry === 'backoff' && attempts <= settings().max_retry_attempts;
-    if (retries) {
-      await control.states.set(mappingUid, isServed ? (mapping.row.state?.state ?? 'streaming') : 'failed', {
-        ...details,
-        attempts,
-        retryInSeconds: settings().retry_delay_seconds,
-      });
-      return;
-    }
-    if (error.code === 'BACKLOG_FULL') await copies?.abandon(mappingUid);
-    await control.requests.finish(requestId, { outcome: 'failed', errorCode: error.code, errorMessage: error.message });
-    await control.states.set(mappingUid, isServed ? (mapping.row.state?.state ?? 'streaming') : 'failed', {
-      ...details,
-      attempts: 0,
-      retryInSeconds: isServed ? null : settings().failed_retry_minutes * 60,
-    });
-  }
-
-  async #setState(
-    mapping: PlannedMapping,
-    state: MappingStateName,
-    details: Parameters<ControlDatabase['states']['set']>[2] = {},
-  ): Promise<void> {
-    await this.#options.control.states.set(mapping.row.mappingUid, state, {
-      personHash: mapping.row.personHash,
-      serverId: mapping.row.serverId,
-      destServerId: mapping.row.destServerId,
-      destDatabase: mapping.destination.database,
-      stream: mapping.stream,
-      applyGroup: mapping.group,
-      ...details,
-    });
-  }
-
-  async #journal(mapping: PlannedMapping, error: SluiceError): Promise<boolean> {
-    const message = error.message.startsWith('mapping ') ? error.message : `${mapping.label}: ${error.message}`;
-    const type = hasCode(error, 'SCHEMA_MISMATCH', 'KEY_REQUIRED', 'KEY_INVALID', 'SCHEMA_CHANGED') ? 'SCHEMA' : 'SYNC';
-    return this.#options.control.journal.error(
-      { mappingId: mapping.row.mappingId, type },
-      new SluiceError(error.code, message, { hint: error.hint ?? undefined, retry: error.retry }),
-    );
-  }
-
-  /** One line per finding; an unchanged list is not written twice within the process. */
-  readonly #lastFindings = new Map<string, string>();
-  async #logFindings(mapping: PlannedMapping, findings: readonly Finding[]): Promise<void> {
-    const text = JSON.stringify(findings);
-    if (findings.length === 0 || this.#lastFindings.get(mapping.row.mappingUid) === text) return;
-    this.#lastFindings.set(mapping.row.mappingUid, text);
-    await this.#options.control.journal.log(
-      findings.map((finding) => ({
-        mappingId: mapping.row.mappingId,
-        level: ({ error: 'ERROR', warning: 'WARNING', info: 'INFO' } as const)[finding.severity],
-        message: finding.message,
-        syncType: 'SCHEMA_CHECK' as const,
-        errorCode: finding.code,
-        ...(finding.fixSql.length > 0 ? { details: finding.fixSql.join(';\n') } : {}),
-      })),
-    );
-  }
-
-  async #recordObjects(
-    mapping: PlannedMapping,
-    objects: readonly { kind: string; name: string; dropSql: string }[],
-  ): Promise<void> {
-    for (const object of objects) {
-      await this.#options.control.sourceObjects.upsert({
-        serverId: mapping.row.serverId,
-        database: mapping.source.database,
-        kind: object.kind,
-        name: object.name,
-        mappingUid: null,
-        stream: mapping.stream,
-        dropSql: object.dropSql,
-      });
-    }
-  }
-}
-
-function sameTable(a: TableName, b: TableName): boolean {
-  return a.schema === b.schema && a.table === b.table;
 }
 
 /** A key that the person does not name stays what it was. */
@@ -550,29 +279,4 @@ function sameKey(key: readonly string[], wanted: readonly string[] | null): bool
     (wanted.length === key.length &&
       wanted.every((name) => key.some((column) => column.toLowerCase() === name.toLowerCase())))
   );
-}
-
-/** Rate and time left, from when copying began. */
-class Pace {
-  #startedAt: number | null = null;
-
-  of(progress: FullSyncProgress): Parameters<Awaited<ReturnType<ControlDatabase['runs']['start']>>['progress']>[0] {
-    if (progress.phase === 'copying') this.#startedAt ??= performance.now();
-    const seconds = this.#startedAt === null ? 0 : (performance.now() - this.#startedAt) / 1000;
-    const rate = seconds > 0.5 ? progress.rows / seconds : null;
-    const left =
-      rate && progress.rowsEstimated !== null
-        ? Math.max(0, Math.round((progress.rowsEstimated - progress.rows) / rate))
-        : null;
-    return {
-      recordsProcessed: progress.rows,
-      rowsEstimated: progress.rowsEstimated,
-      rowsPerSecond: rate === null ? null : Math.round(rate),
-      secondsLeft: progress.phase === 'copying' ? left : null,
-      phase:
-        progress.chunks > 0 && progress.phase === 'copying'
-          ? `copying ${progress.chunksDone}/${progress.chunks}`
-          : progress.phase,
-    };
-  }
 }

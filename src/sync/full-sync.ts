@@ -1,44 +1,24 @@
 /** A full copy of one table, from the first look at its schema to the swap (PROTOCOL, A copy). Restartable at any instant. */
+import { setTimeout as pause } from 'node:timers/promises';
 import { failpoint } from '../model/failpoint.ts';
-import { hasCode, SluiceError, type ErrorCode } from '../model/errors.ts';
-import type { Finding } from '../model/findings.ts';
-import { displayName, type Table, type TableName } from '../model/tables.ts';
+import { hasCode, SluiceError } from '../model/errors.ts';
+import { displayName, type Table } from '../model/tables.ts';
 import type {
   Chunk,
   ChunkPlan,
   CopySession,
   Destination,
-  EngineDatabase,
-  FoldSession,
-  FoldWork,
   GenerationRequest,
   GenerationState,
   SnapshotSource,
 } from '../engines/contract.ts';
-import { notFollowed } from './drift.ts';
-import {
-  copyGuard,
-  folder,
-  foldDown,
-  heldGuard,
-  RouteOutdated,
-  ROUND_BYTES,
-  TableAltered,
-  type Guard,
-} from './fold.ts';
-import type { Sparing } from './piece-router.ts';
-import { checkSchema, type SchemaCheck } from './schema-check.ts';
+import { checkMapping, type CheckedMapping, type CheckOptions } from './check-mapping.ts';
+import { copyGuard, folder, foldDown, ROUND_BYTES, TableAltered } from './fold.ts';
+import type { SchemaCheck } from './schema-check.ts';
+import { Throttle } from './throttle.ts';
 
-export interface FullSyncOptions {
+export interface FullSyncOptions extends CheckOptions {
   readonly mappingUid: string;
-  readonly source: EngineDatabase;
-  readonly destination: EngineDatabase;
-  readonly sourceTable: TableName;
-  readonly target: TableName;
-  /** From `primary_key_column`; null: from the catalog. */
-  readonly keyColumns: readonly string[] | null;
-  /** Null: no changes are followed (`cdc_enabled = 0`). */
-  readonly stream: string | null;
   readonly group: string;
   readonly requestId: number;
   /** Rows that Sluice did not put there may be replaced (the person asked for it). */
@@ -54,7 +34,6 @@ export interface FullSyncOptions {
   /** Why the change stream does not run now; null: it runs, or another process has it. */
   readonly streamFailure: () => SluiceError | null;
   readonly progress: (progress: FullSyncProgress) => void;
-  readonly findings: (findings: readonly Finding[]) => Promise<void>;
   readonly sourceObjects: (objects: readonly { kind: string; name: string; dropSql: string }[]) => Promise<void>;
 }
 
@@ -75,61 +54,6 @@ export interface FullSyncResult {
 export async function runFullSync(options: FullSyncOptions): Promise<FullSyncResult | null> {
   const job = new FullSync(options);
   return job.run();
-}
-
-/** For findings that no statement of ours can mend by itself. */
-const FIXES: Partial<Record<ErrorCode, string>> = {
-  KEY_REQUIRED: 'ALTER TABLE … ADD PRIMARY KEY (…) at the source, or set cdc_enabled = 0: full syncs need no key.',
-  KEY_INVALID:
-    'Name in primary_key_column the columns of a unique index whose columns are all NOT NULL, or create one on both sides; NULL means the primary key.',
-  SCHEMA_MISMATCH:
-    'sync_logs has a line per column. ALTER TABLE the destination, or drop its table: then it is made from the source.',
-};
-
-/** Looks at both tables and decides how one would be carried to the other. Throws when it cannot be. */
-export async function checkMapping(
-  options: Pick<
-    FullSyncOptions,
-    'source' | 'destination' | 'sourceTable' | 'target' | 'keyColumns' | 'stream' | 'findings'
-  > & { readonly mayAdd?: boolean },
-): Promise<{
-  table: Table;
-  live: Table | null;
-  check: SchemaCheck;
-}> {
-  const { source, destination } = options;
-  const [table] = await source.catalog.describe([options.sourceTable]);
-  if (!table) {
-    throw new SluiceError(
-      'SOURCE_TABLE_MISSING',
-      `the source has no table ${displayName(options.sourceTable)}, or the login cannot see it`,
-      {
-        hint: 'Check source_database, source_schema and source_table (names are exact), and GRANT SELECT on it.',
-      },
-    );
-  }
-  const [live = null] = await destination.catalog.describe([options.target]);
-  const check = checkSchema({
-    source: table,
-    target: live,
-    key: options.keyColumns,
-    cdc: options.stream !== null,
-    canSuspend: (await destination.destination?.canSuspendTriggers()) ?? false,
-    mayAdd: options.mayAdd ?? false,
-    remedies: destination.destination?.remedies ?? null,
-  });
-  await options.findings(check.findings);
-  const [first, ...others] = check.findings.filter((finding) => finding.severity === 'error');
-  if (first) {
-    throw new SluiceError(
-      first.code,
-      first.message + (others.length > 0 ? ` (and ${others.length} more, see sync_logs)` : ''),
-      {
-        hint: first.fixSql.join('; ') || FIXES[first.code],
-      },
-    );
-  }
-  return { table, live, check };
 }
 
 /** Copies that found the table altered again before somebody is told. */
@@ -217,10 +141,7 @@ class FullSync {
   }
 
   /** A table that copies have filled before is given the columns that its source has gained. */
-  async #checkMapping(
-    target: Destination,
-    state: GenerationState | undefined,
-  ): Promise<Awaited<ReturnType<typeof checkMapping>>> {
+  async #checkMapping(target: Destination, state: GenerationState | undefined): Promise<CheckedMapping> {
     const mayAdd = state !== undefined && (state.liveGeneration !== null || state.finishedRequest !== null);
     const checked = await checkMapping({ ...this.#options, mayAdd });
     const { table, check } = checked;
@@ -498,106 +419,4 @@ function isOurs(state: GenerationState | undefined, requestId: number): boolean 
     state !== undefined &&
     (state.liveGeneration !== null || state.finishedRequest !== null || state.copyRequest === requestId)
   );
-}
-
-/** Spreads chunks over time: `copy_max_bytes_per_second`. */
-class Throttle {
-  readonly #perSecond: number | null;
-  readonly #chunkBytes: number;
-  #next = performance.now();
-
-  constructor(perSecond: number | null, chunkBytes: number) {
-    this.#perSecond = perSecond;
-    this.#chunkBytes = chunkBytes;
-  }
-
-  async wait(): Promise<void> {
-    if (this.#perSecond === null || this.#perSecond <= 0) return;
-    this.#next = Math.max(this.#next, performance.now()) + (this.#chunkBytes / this.#perSecond) * 1000;
-    await pause(this.#next - performance.now());
-  }
-}
-
-function pause(ms: number): Promise<void> {
-  return new Promise((resolve) => setTimeout(resolve, ms));
-}
-
-export interface HeldFoldOptions {
-  readonly source: EngineDatabase;
-  readonly destination: EngineDatabase;
-  readonly mappingUid: string;
-  readonly drawEpoch: (atLeast: number) => Promise<number>;
-  readonly lockWaitMs: number;
-  readonly signal: AbortSignal;
-  /** For rows that the table refuses. `place` names the backlog. */
-  readonly sparing: (place: string) => Sparing;
-}
-
-/**
- * Folds what a held mapping has missed into its table and makes it live again. `needsCopy`: it stays held, because the source's
- * table has become something that only a copy brings.
- */
-export async function runHeldFold(
-  options: HeldFoldOptions,
-): Promise<{ folded: boolean; needsCopy: SluiceError | null }> {
-  const nothing = { folded: false, needsCopy: null };
-  const { source, destination, mappingUid } = options;
-  const copies = destination.destination?.copies;
-  if (!copies || !destination.destination) return nothing;
-  for (;;) {
-    const [state] = await copies.states([mappingUid]);
-    const route = state?.route;
-    if (route?.backlog !== 'hold') return nothing;
-    const describe = async () => (await source.catalog.describe([route.source]))[0] ?? null;
-    const session = await copies.openHeld(
-      mappingUid,
-      await options.drawEpoch(state?.copyEpoch ?? 0),
-      options.lockWaitMs,
-    );
-    if (!session) return nothing;
-    try {
-      await foldHeld(session, heldGuard(session.route, describe), options);
-      return { folded: true, needsCopy: null };
-    } catch (error) {
-      if (!(error instanceof RouteOutdated)) throw error;
-      const table = await describe();
-      const { columns, added, unproven, broken } = error.decision;
-      const isFollowed =
-        table !== null &&
-        columns !== null &&
-        unproven.length === 0 &&
-        broken === null &&
-        (await copies.reshape(
-          mappingUid,
-          { columns, added, design: destination.destination.design(table, route.target, route.key) },
-          options.lockWaitMs,
-        ));
-      if (!isFollowed) return { folded: false, needsCopy: notFollowed(route, error.decision) };
-    } finally {
-      await session.close();
-    }
-  }
-}
-
-async function foldHeld(session: FoldSession, guard: Guard, options: HeldFoldOptions): Promise<void> {
-  try {
-    await foldAll(session, folder(session.route, null, guard).fold, options.signal);
-  } catch (error) {
-    // The round was undone. Once more, row by row where it must be.
-    if (!hasCode(error, 'ROW_REFUSED')) throw error;
-    const sparing = options.sparing(`backlog ${session.generation}`);
-    await foldAll(session, folder(session.route, null, guard, sparing).fold, options.signal);
-  }
-}
-
-async function foldAll(session: FoldSession, fold: FoldWork, signal: AbortSignal): Promise<void> {
-  const check = () => {
-    if (signal.aborted) throw new SluiceError('CANCELLED', 'the fold was cancelled');
-  };
-  for (let attempt = 0; ; attempt++) {
-    await foldDown(session, fold, check);
-    check();
-    if (await session.finish(fold)) return;
-    await pause(Math.min(2000, 100 * 2 ** attempt));
-  }
 }

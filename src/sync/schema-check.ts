@@ -128,12 +128,14 @@ function fix(
   if (!remedies || target === null) return [];
   if (problem.kind === 'missing') return remedies.addColumn(target.name, source, column.name);
   if (problem.kind === 'type' && match) return remedies.retype(target.name, match, source, column.name);
-  return problem.kind === 'null' && match ? [remedies.allowNull(target.name, match.name)] : [];
+  return problem.kind === 'null' && match ? [remedies.allowNull(target.name, match)] : [];
 }
 
 /** An enum's name says nothing of its labels, so those are always compared. */
 function sameTypes(column: Column, match: Column, sameEngine: boolean): boolean {
-  return sameEngine && column.nativeType === match.nativeType && !hasLabels(column.type);
+  const { type } = column;
+  if (type.kind === 'opaque' && type.untransportable !== undefined) return false;
+  return sameEngine && column.nativeType === match.nativeType && !hasLabels(type);
 }
 
 function hasLabels(type: LogicalType): boolean {
@@ -158,6 +160,6 @@ function guards(target: Table, { canSuspend, remedies }: SchemaCheckRequest, rep
       'error',
       'DESTINATION_GUARDED',
       `${displayName(target.name)} has ${found.join(', ')}, which this login cannot suspend while rows are written`,
-      remedies?.suspendGuards ?? [],
+      remedies?.suspendGuards(target) ?? [],
     );
 }

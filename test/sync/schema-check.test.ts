@@ -100,6 +100,9 @@ describe('schema check', () => {
       });
     expect(briefly(odd('one'), odd('one'))).to.deep.equal([]);
     expect(briefly(odd('one'), odd('two'))[0]).to.match(/only goes to the same type/);
+    const stuck: LogicalType = { kind: 'opaque', engine: 'one', native: 'odd', untransportable: 'nothing carries it' };
+    const never = table([id, column('a', { nativeType: 'odd', type: stuck })], [primary]);
+    expect(briefly(never, never)[0]).to.match(/column a of s.t: .*nothing carries it/);
   });
 
   it('F34: labels are compared even under one name', () => {

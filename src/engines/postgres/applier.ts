@@ -7,7 +7,8 @@ import type { ApplyCounts, Block, GroupApplier, GroupState, GroupTransaction, Ro
 import { readBlock } from './blocks.ts';
 import { PostgresCatalog } from './catalog.ts';
 import type { Connection, Row, Session } from './connection.ts';
-import { backlogTable, createBacklogSql } from './home.ts';
+import { backlogTable } from '../home-tables.ts';
+import { createBacklogSql } from './home.ts';
 import { endCopier, pastFrozenHolders, sessionId } from './locks.ts';
 import { reshapeRoute } from './reshape.ts';
 import { ROUTE_COLUMNS, routeOf } from './routes.ts';

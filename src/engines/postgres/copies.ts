@@ -15,10 +15,12 @@ import type { Connection, Session } from './connection.ts';
 import { createTableSql, ownDesign } from './ddl.ts';
 import { PostgresCopy } from './copy.ts';
 import { PostgresFold } from './fold.ts';
-import { backlogTable, createBacklogSql, stagingTable } from './home.ts';
+import { backlogTable, stagingTable } from '../home-tables.ts';
+import { isSameShape, routeFor } from '../stored-route.ts';
+import { createBacklogSql } from './home.ts';
 import { endCopier, pastFrozenHolders, sessionId } from './locks.ts';
 import { addColumns, reshapeRoute } from './reshape.ts';
-import { ROUTE_COLUMNS, routeOf, type StoredRoute } from './routes.ts';
+import { ROUTE_COLUMNS, routeOf } from './routes.ts';
 import { quoteIdentifier, quoteTable } from './sql.ts';
 import { APPLY_SETTINGS } from './table-applier.ts';
 
@@ -76,12 +78,10 @@ export class PostgresCopies implements CopyDestination {
           // A copier that is frozen with the table locked (fill.ts) would be waited for.
           if (row['copy_generation'] !== null) await endCopier(this.#connection, session, request.mappingUid);
           const route = routeFor(request);
-          const sameShape =
-            row['copy_route'] !== null &&
-            JSON.stringify(normalized(JSON.parse(row['copy_route'] ?? '{}') as StoredRoute)) ===
-              JSON.stringify(normalized(route));
           const resumes =
-            row['copy_generation'] !== null && Number(row['copy_request']) === request.requestId && sameShape;
+            row['copy_generation'] !== null &&
+            Number(row['copy_request']) === request.requestId &&
+            isSameShape(row['copy_route'] ?? null, route);
           if (resumes) return Number(row['copy_generation']);
           await discardCopy(
             this.#connection,
@@ -321,17 +321,6 @@ export class PostgresCopies implements CopyDestination {
   }
 }
 
-function routeFor(request: GenerationRequest): StoredRoute {
-  return {
-    relationId: request.source.id,
-    source: request.source.name,
-    target: request.target,
-    columns: request.columns,
-    key: request.key,
-    storage: request.source.storage ?? null,
-  };
-}
-
 /** The mapping's generation row, made when there is none, now this copier's. Throws FENCED for an older copier. */
 async function claim(
   session: Session,
@@ -385,19 +374,6 @@ function stagingSql(request: GenerationRequest, name: TableName): string[] {
   const schema =
     designed.types.length > 0 ? [`CREATE SCHEMA IF NOT EXISTS ${quoteIdentifier(request.target.schema)}`] : [];
   return [...schema, ...designed.types, createTableSql(designed, name)];
-}
-
-function normalized(route: StoredRoute): unknown {
-  return [
-    route.relationId,
-    route.source.schema,
-    route.source.table,
-    route.target.schema,
-    route.target.table,
-    route.columns.map((column) => [column.source, column.target]),
-    route.key,
-    route.likeLive ?? false,
-  ];
 }
 
 function numberOrNull(text: string | null | undefined): number | null {

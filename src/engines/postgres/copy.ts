@@ -7,7 +7,8 @@ import { PostgresCatalog } from './catalog.ts';
 import type { Connection, Session } from './connection.ts';
 import { indexSql, keySql, ownDesign } from './ddl.ts';
 import { PostgresFold } from './fold.ts';
-import { stagingTable } from './home.ts';
+import { stagingTable } from '../home-tables.ts';
+import { copyRouteOf } from '../stored-route.ts';
 import { loadRows } from './loader.ts';
 import { requireUnguarded, suspend, suspendTriggers } from './applier.ts';
 import { beginFill } from './fill.ts';
@@ -36,17 +37,7 @@ export class PostgresCopy extends PostgresFold implements CopySession {
       lockWaitMs: request.lockWaitMs,
       stream: request.stream,
       group: request.group,
-      route: {
-        mappingUid: request.mappingUid,
-        relationId: request.source.id,
-        source: request.source.name,
-        target: request.target,
-        columns: request.columns,
-        key: request.key,
-        live: false,
-        backlog: request.stream === null ? null : 'copy',
-        generation,
-      },
+      route: copyRouteOf(request, generation),
       target: stagingTable(request.mappingUid, generation),
     });
     this.#request = request;

@@ -9,7 +9,7 @@ import { requireUnguarded, suspend } from './applier.ts';
 import { PostgresCatalog } from './catalog.ts';
 import type { Connection, Session } from './connection.ts';
 import { sqlState } from './errors.ts';
-import { backlogTable } from './home.ts';
+import { backlogTable } from '../home-tables.ts';
 import { isLockFailure, pastFrozenHolders } from './locks.ts';
 import { quoteTable } from './sql.ts';
 import { beginApplying, TableApplier } from './table-applier.ts';

@@ -4,6 +4,7 @@ import { Connection as Driver, Request, TYPES, type ConnectionConfiguration } fr
 import { SluiceError } from '../../model/errors.ts';
 import { parseSqlServerAddress, type SqlServerAddress } from '../../model/sqlserver-address.ts';
 import type { Installation, OpenOptions } from '../contract.ts';
+import { SessionPool, type PooledSession } from '../session-pool.ts';
 import { classify } from './errors.ts';
 
 /**
@@ -15,10 +16,13 @@ export type SqlValue = string | number | boolean | Date | Uint8Array | null;
 export type Row = Readonly<Record<string, SqlValue>>;
 export type Parameters = Readonly<Record<string, string | number | boolean | Uint8Array | null>>;
 
+/** Packet type of a bulk load (MS-TDS 2.2.3.1.1). */
+const BULK_LOAD_MESSAGE = 0x07;
+
 type DriverColumn = { readonly value: unknown; readonly metadata: { readonly colName: string } };
 
 /** One connection, in our hands only. One request at a time. */
-export class Session {
+export class Session implements PooledSession {
   readonly driver: Driver;
   /** Set once the connection is gone; whoever holds the session must open another. */
   lost: Error | null = null;
@@ -84,6 +88,26 @@ export class Session {
     return this.#request(doing, text, {}, attach);
   }
 
+  /**
+   * Sends `statement` (INSERT BULK) and then the rows it announces, as the message's bytes. Resolves to the number of rows the
+   * server took. After an error the caller ends the session: a bulk load that was cut off leaves some servers unable to take another.
+   */
+  async bulkLoad(doing: string, statement: string, message: AsyncIterable<Buffer>): Promise<number> {
+    await this.#request(doing, statement, {}, () => undefined);
+    return new Promise((resolve, reject) => {
+      const request = new Request('', (error, rows) => {
+        if (!error) resolve(rows ?? 0);
+        else reject(this.lost ? this.#lostWhile(doing, error) : classify(error, doing));
+      });
+      // The driver's own BulkLoad writes decimals, money and times through doubles and Dates; below it, it has this.
+      this.driver.makeRequest(request, BULK_LOAD_MESSAGE, message);
+    });
+  }
+
+  onEnd(listener: () => void): void {
+    this.driver.once('end', listener);
+  }
+
   async end(): Promise<void> {
     if (this.lost) return;
     await new Promise<void>((resolve) => {
@@ -107,7 +131,7 @@ export class Session {
       });
       attach(request);
       const bound = Object.entries(parameters);
-      for (const [name, value] of bound) request.addParameter(name, typeOf(value), value);
+      for (const [name, value] of bound) request.addParameter(name, typeOf(value), forDriver(value));
       if (bound.length > 0) this.driver.execSql(request);
       else this.driver.execSqlBatch(request);
     });
@@ -124,6 +148,11 @@ function typeOf(value: string | number | boolean | Uint8Array | null) {
   return value instanceof Uint8Array ? TYPES.VarBinary : TYPES.NVarChar;
 }
 
+/** The driver takes Buffers only. */
+function forDriver(value: string | number | boolean | Uint8Array | null): unknown {
+  return value instanceof Uint8Array ? Buffer.from(value.buffer, value.byteOffset, value.byteLength) : value;
+}
+
 /** Sessions to one database. */
 export class Connection {
   readonly installation: Installation;
@@ -131,63 +160,37 @@ export class Connection {
   /** Null: the login's default database. */
   readonly database: string | null;
   readonly #config: ConnectionConfiguration;
-  readonly #sessions = new Set<Session>();
-  readonly #idle: Session[] = [];
-  readonly #maxIdle: number;
-  #closed = false;
+  readonly #pool: SessionPool<Session>;
 
   constructor(options: OpenOptions) {
     this.installation = options.installation;
     this.address = parseSqlServerAddress(options.connectionString);
     this.database = options.database ?? this.address.database;
     this.#config = driverConfiguration(this.address, this.database, options.applicationName);
-    this.#maxIdle = options.maxSessions ?? 4;
+    this.#pool = new SessionPool(this.database ?? '(default)', options.maxSessions ?? 4);
   }
 
   /** A session of the caller's own; end it with `release`. */
-  async open(): Promise<Session> {
-    if (this.#closed)
-      throw new SluiceError('CONNECTION_LOST', `database ${this.database ?? '(default)'}: already closed`);
-    const session = await this.#connect();
-    this.#sessions.add(session);
-    session.driver.once('end', () => this.#sessions.delete(session));
-    if (this.#closed) {
-      session.destroy();
-      throw new SluiceError('CONNECTION_LOST', `database ${this.database ?? '(default)'}: already closed`);
-    }
-    return session;
+  open(): Promise<Session> {
+    return this.#pool.open(() => this.#connect());
   }
 
-  async release(session: Session): Promise<void> {
-    this.#sessions.delete(session);
-    await session.end();
+  release(session: Session): Promise<void> {
+    return this.#pool.release(session);
   }
 
   /** Runs `work` on a pooled session: for short queries. A session that failed is not used again. */
-  async use<T>(work: (session: Session) => Promise<T>): Promise<T> {
-    let session = this.#idle.pop();
-    while (session?.lost) session = this.#idle.pop();
-    session ??= await this.open();
-    try {
-      const result = await work(session);
-      if (this.#closed || session.lost || this.#idle.length >= this.#maxIdle) await this.release(session);
-      else this.#idle.push(session);
-      return result;
-    } catch (error) {
-      await this.release(session);
-      throw error;
-    }
+  use<T>(work: (session: Session) => Promise<T>): Promise<T> {
+    return this.#pool.use(() => this.#connect(), work);
   }
 
   query(doing: string, text: string, parameters: Parameters = {}): Promise<Row[]> {
     return this.use((session) => session.query(doing, text, parameters));
   }
 
-  async close(): Promise<void> {
-    this.#closed = true;
-    this.#idle.length = 0;
-    for (const session of [...this.#sessions]) session.destroy();
-    this.#sessions.clear();
+  close(): Promise<void> {
+    this.#pool.close();
+    return Promise.resolve();
   }
 
   async #connect(): Promise<Session> {
@@ -196,12 +199,18 @@ export class Connection {
     const doing = `connect to database ${this.database ?? '(default)'} at ${place}`;
     const driver = new Driver(this.#config);
     const session = new Session(driver);
+    // A refused login is told by several messages of which the driver keeps the last; an earlier one says why (4060, then 18456).
+    const refusals: { readonly number: number; readonly message: string; readonly code: string }[] = [];
+    driver.on('errorMessage', ({ number, message }: { number: number; message: string }) => {
+      refusals.push({ number, message, code: 'ELOGIN' });
+    });
     try {
       await new Promise<void>((resolve, reject) => driver.connect((error) => (error ? reject(error) : resolve())));
+      driver.removeAllListeners('errorMessage');
       return session;
     } catch (error) {
       driver.close();
-      const classified = classify(error, doing);
+      const classified = classify(refusals[0] ?? error, doing);
       // While connecting, silence means that nobody is there.
       throw classified.code === 'TIMEOUT' || classified.code === 'CONNECTION_LOST'
         ? new SluiceError('SERVER_UNREACHABLE', classified.message, {
