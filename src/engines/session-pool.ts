@@ -1,38 +1,37 @@
-/** Sessions of one database, whatever the engine: a few idle ones for short queries, others for whoever opens them. */
+/** Sessions to one database, whatever the engine: a few kept for short queries, and sessions of their own for whoever opens them. */
 import { SluiceError } from '../model/errors.ts';
 
 export interface PooledSession {
   /** Set once the connection is gone. */
   readonly lost: Error | null;
+  /** Calls `listener` when the connection has ended, for whatever reason. */
+  onEnd(listener: () => void): void;
   end(): Promise<void>;
-  /** Without goodbye. */
+  /** Without goodbye: what was in flight is rolled back by the server. */
   destroy(): void;
 }
 
 export class SessionPool<S extends PooledSession> {
-  readonly #connect: () => Promise<S>;
-  readonly #what: string;
+  readonly #database: string;
   readonly #maxIdle: number;
   readonly #sessions = new Set<S>();
   readonly #idle: S[] = [];
   #closed = false;
 
-  /** `what` names the database in errors. */
-  constructor(connect: () => Promise<S>, what: string, maxIdle: number) {
-    this.#connect = connect;
-    this.#what = what;
+  /** `maxIdle`: sessions kept for `use`. `database`: for messages. */
+  constructor(database: string, maxIdle: number) {
+    this.#database = database;
     this.#maxIdle = maxIdle;
   }
 
   /** A session of the caller's own; end it with `release`. */
-  async open(): Promise<S> {
-    if (this.#closed) throw this.#over();
-    const session = await this.#connect();
-    if (this.#closed) {
-      session.destroy();
-      throw this.#over();
-    }
+  async open(connect: () => Promise<S>): Promise<S> {
+    this.#check();
+    const session = await connect();
+    if (this.#closed) session.destroy();
+    this.#check();
     this.#sessions.add(session);
+    session.onEnd(() => this.#sessions.delete(session));
     return session;
   }
 
@@ -41,14 +40,11 @@ export class SessionPool<S extends PooledSession> {
     await session.end();
   }
 
-  /** Runs `work` on a pooled session: for short queries. A session that failed is not used again. */
-  async use<T>(work: (session: S) => Promise<T>): Promise<T> {
+  /** Runs `work` on a kept session, or a new one. A session that failed is not used again. */
+  async use<T>(connect: () => Promise<S>, work: (session: S) => Promise<T>): Promise<T> {
     let session = this.#idle.pop();
-    while (session?.lost) {
-      this.#sessions.delete(session);
-      session = this.#idle.pop();
-    }
-    session ??= await this.open();
+    while (session?.lost) session = this.#idle.pop();
+    session ??= await this.open(connect);
     try {
       const result = await work(session);
       if (this.#closed || session.lost || this.#idle.length >= this.#maxIdle) await this.release(session);
@@ -60,14 +56,15 @@ export class SessionPool<S extends PooledSession> {
     }
   }
 
-  async close(): Promise<void> {
+  /** Ends every session, those in use included. Safe to call twice. */
+  close(): void {
     this.#closed = true;
     this.#idle.length = 0;
     for (const session of [...this.#sessions]) session.destroy();
     this.#sessions.clear();
   }
 
-  #over(): SluiceError {
-    return new SluiceError('CONNECTION_LOST', `${this.#what}: already closed`);
+  #check(): void {
+    if (this.#closed) throw new SluiceError('CONNECTION_LOST', `database ${this.#database}: already closed`);
   }
 }

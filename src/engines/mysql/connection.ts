@@ -4,7 +4,7 @@ import mysql from 'mysql2';
 import { SluiceError } from '../../model/errors.ts';
 import { parseMysqlAddress, type MysqlAddress } from '../../model/mysql-address.ts';
 import type { Installation, OpenOptions } from '../contract.ts';
-import { SessionPool } from '../session-pool.ts';
+import { SessionPool, type PooledSession } from '../session-pool.ts';
 import { classify } from './errors.ts';
 
 /** A value as exact text, or bytes where the column is binary. */
@@ -37,7 +37,7 @@ export interface ServerKind {
 }
 
 /** One connection, in our hands only. */
-export class Session {
+export class Session implements PooledSession {
   readonly driver: mysql.Connection;
   kind: ServerKind = { isMariaDb: false, version: '' };
   /** Set once the connection is gone; whoever holds the session must open another. */
@@ -83,6 +83,10 @@ export class Session {
       if (!this.lost) await this.run('roll back', ['ROLLBACK']).catch(() => undefined);
       throw error;
     }
+  }
+
+  onEnd(listener: () => void): void {
+    this.driver.once('end', listener);
   }
 
   async end(): Promise<void> {
@@ -167,16 +171,12 @@ export class Connection {
     this.database = options.database ?? this.address.database;
     this.#plainText = this.address.sslMode === 'disabled';
     this.#config = driverConfiguration(this.address, this.database, options.applicationName);
-    this.#pool = new SessionPool(
-      () => this.#connect(),
-      `database ${this.database ?? '(none)'}`,
-      options.maxSessions ?? 4,
-    );
+    this.#pool = new SessionPool(this.database ?? '(none)', options.maxSessions ?? 4);
   }
 
   /** A session of the caller's own; end it with `release`. */
   open(): Promise<Session> {
-    return this.#pool.open();
+    return this.#pool.open(() => this.#connect());
   }
 
   release(session: Session): Promise<void> {
@@ -185,15 +185,15 @@ export class Connection {
 
   /** Runs `work` on a pooled session: for short queries. A session that failed is not used again. */
   use<T>(work: (session: Session) => Promise<T>): Promise<T> {
-    return this.#pool.use(work);
+    return this.#pool.use(() => this.#connect(), work);
   }
 
   query(doing: string, text: string, values: readonly Parameter[] = []): Promise<Row[]> {
     return this.use((session) => session.query(doing, text, values));
   }
 
-  close(): Promise<void> {
-    return this.#pool.close();
+  async close(): Promise<void> {
+    this.#pool.close();
   }
 
   async #connect(): Promise<Session> {

@@ -4,7 +4,9 @@ import { Connection as Driver, Request, TYPES, type ConnectionConfiguration } fr
 import { SluiceError } from '../../model/errors.ts';
 import { parseSqlServerAddress, type SqlServerAddress } from '../../model/sqlserver-address.ts';
 import type { Installation, OpenOptions } from '../contract.ts';
+import { SessionPool, type PooledSession } from '../session-pool.ts';
 import { classify } from './errors.ts';
+import type { RowExtractor } from './tds-rows.ts';
 
 /**
  * A value as the driver gives it. Only for bookkeeping of our own: rows of users' tables are selected as exact text or bytes
@@ -15,10 +17,18 @@ export type SqlValue = string | number | boolean | Date | Uint8Array | null;
 export type Row = Readonly<Record<string, SqlValue>>;
 export type Parameters = Readonly<Record<string, string | number | boolean | Uint8Array | null>>;
 
+/** The one place where an answer becomes tokens; private to the driver, so a test reads every type through it. */
+interface DriverInternals {
+  createTokenStreamParser: (message: AsyncIterable<Buffer>, handler: unknown) => unknown;
+}
+
+/** Packet type of a bulk load (MS-TDS 2.2.3.1.1). */
+const BULK_LOAD_MESSAGE = 0x07;
+
 type DriverColumn = { readonly value: unknown; readonly metadata: { readonly colName: string } };
 
 /** One connection, in our hands only. One request at a time. */
-export class Session {
+export class Session implements PooledSession {
   readonly driver: Driver;
   /** Set once the connection is gone; whoever holds the session must open another. */
   lost: Error | null = null;
@@ -77,11 +87,62 @@ export class Session {
   }
 
   /**
-   * Sends a batch whose rows the caller takes as they come: `attach` listens, `pause` and `resume` of the request push back.
-   * Resolves when the server has answered everything.
+   * Sends a batch whose answer the caller takes as it comes: `attach` listens. Resolves when the server has answered everything.
    */
   stream(doing: string, text: string, attach: (request: Request) => void): Promise<void> {
     return this.#request(doing, text, {}, attach);
+  }
+
+  /**
+   * Sends a batch whose rows never meet the driver's parser: `extractor` takes them out of the answer. Resolves when the server has
+   * answered everything. Use `readRows` (rows.ts).
+   */
+  extract(doing: string, text: string, parameters: Parameters, extractor: RowExtractor): Promise<void> {
+    const driver = this.driver as unknown as DriverInternals;
+    const parserOf = driver.createTokenStreamParser;
+    let failure: unknown = null;
+    const rest = async function* (message: AsyncIterable<Buffer>, fail: (error: unknown) => void) {
+      try {
+        yield* extractor.rest(message);
+      } catch (error) {
+        fail(error);
+        // The driver has no ear for errors here; it is closed, and waits for nothing.
+        await new Promise(() => undefined);
+      }
+    };
+    return this.#request(doing, text, parameters, () => {
+      // Shadows the method for one answer, which is this request's.
+      driver.createTokenStreamParser = (message, handler) => {
+        delete (driver as { createTokenStreamParser?: unknown }).createTokenStreamParser;
+        const fail = (error: unknown) => {
+          failure = error;
+          this.destroy();
+        };
+        return parserOf.call(driver, rest(message, fail), handler);
+      };
+    }).catch((error: unknown) => {
+      throw failure === null ? error : classify(failure, doing);
+    });
+  }
+
+  /**
+   * Sends `statement` (INSERT BULK) and then the rows it announces, as the message's bytes. Resolves to the number of rows the
+   * server took. After an error the caller ends the session: a bulk load that was cut off leaves some servers unable to take another.
+   */
+  async bulkLoad(doing: string, statement: string, message: AsyncIterable<Buffer>): Promise<number> {
+    await this.#request(doing, statement, {}, () => undefined);
+    return new Promise((resolve, reject) => {
+      const request = new Request('', (error, rows) => {
+        if (!error) resolve(rows ?? 0);
+        else reject(this.lost ? this.#lostWhile(doing, error) : classify(error, doing));
+      });
+      // The driver's own BulkLoad writes decimals, money and times through doubles and Dates; below it, it has this.
+      this.driver.makeRequest(request, BULK_LOAD_MESSAGE, message);
+    });
+  }
+
+  onEnd(listener: () => void): void {
+    this.driver.once('end', listener);
   }
 
   async end(): Promise<void> {
@@ -136,63 +197,37 @@ export class Connection {
   /** Null: the login's default database. */
   readonly database: string | null;
   readonly #config: ConnectionConfiguration;
-  readonly #sessions = new Set<Session>();
-  readonly #idle: Session[] = [];
-  readonly #maxIdle: number;
-  #closed = false;
+  readonly #pool: SessionPool<Session>;
 
   constructor(options: OpenOptions) {
     this.installation = options.installation;
     this.address = parseSqlServerAddress(options.connectionString);
     this.database = options.database ?? this.address.database;
     this.#config = driverConfiguration(this.address, this.database, options.applicationName);
-    this.#maxIdle = options.maxSessions ?? 4;
+    this.#pool = new SessionPool(this.database ?? '(default)', options.maxSessions ?? 4);
   }
 
   /** A session of the caller's own; end it with `release`. */
-  async open(): Promise<Session> {
-    if (this.#closed)
-      throw new SluiceError('CONNECTION_LOST', `database ${this.database ?? '(default)'}: already closed`);
-    const session = await this.#connect();
-    this.#sessions.add(session);
-    session.driver.once('end', () => this.#sessions.delete(session));
-    if (this.#closed) {
-      session.destroy();
-      throw new SluiceError('CONNECTION_LOST', `database ${this.database ?? '(default)'}: already closed`);
-    }
-    return session;
+  open(): Promise<Session> {
+    return this.#pool.open(() => this.#connect());
   }
 
-  async release(session: Session): Promise<void> {
-    this.#sessions.delete(session);
-    await session.end();
+  release(session: Session): Promise<void> {
+    return this.#pool.release(session);
   }
 
   /** Runs `work` on a pooled session: for short queries. A session that failed is not used again. */
-  async use<T>(work: (session: Session) => Promise<T>): Promise<T> {
-    let session = this.#idle.pop();
-    while (session?.lost) session = this.#idle.pop();
-    session ??= await this.open();
-    try {
-      const result = await work(session);
-      if (this.#closed || session.lost || this.#idle.length >= this.#maxIdle) await this.release(session);
-      else this.#idle.push(session);
-      return result;
-    } catch (error) {
-      await this.release(session);
-      throw error;
-    }
+  use<T>(work: (session: Session) => Promise<T>): Promise<T> {
+    return this.#pool.use(() => this.#connect(), work);
   }
 
   query(doing: string, text: string, parameters: Parameters = {}): Promise<Row[]> {
     return this.use((session) => session.query(doing, text, parameters));
   }
 
-  async close(): Promise<void> {
-    this.#closed = true;
-    this.#idle.length = 0;
-    for (const session of [...this.#sessions]) session.destroy();
-    this.#sessions.clear();
+  close(): Promise<void> {
+    this.#pool.close();
+    return Promise.resolve();
   }
 
   async #connect(): Promise<Session> {

@@ -1,4 +1,5 @@
 import { SluiceError, type ErrorCode } from '../../model/errors.ts';
+import { SOCKET_ERRORS } from '../../model/socket-errors.ts';
 
 interface DriverError {
   readonly code?: unknown;
@@ -95,22 +96,15 @@ const BY_NUMBER: Readonly<Record<number, ErrorCode>> = {
 /** Another row or table is why: unique indexes and constraints, foreign keys among them. */
 const CONFLICTS: ReadonlySet<number> = new Set([547, 2601, 2627]);
 
-/** Codes of the driver and of Node's sockets. */
+/** Codes of the driver. */
 const BY_CODE: Readonly<Record<string, ErrorCode>> = {
+  ...SOCKET_ERRORS,
   ELOGIN: 'LOGIN_FAILED',
   ETIMEOUT: 'TIMEOUT',
   ESOCKET: 'CONNECTION_LOST',
   ECONNCLOSED: 'CONNECTION_LOST',
   EINSTLOOKUP: 'SERVER_UNREACHABLE',
   EENCRYPT: 'TLS_FAILED',
-  ENOTFOUND: 'SERVER_UNREACHABLE',
-  EAI_AGAIN: 'SERVER_UNREACHABLE',
-  ECONNREFUSED: 'SERVER_UNREACHABLE',
-  EHOSTUNREACH: 'SERVER_UNREACHABLE',
-  ENETUNREACH: 'SERVER_UNREACHABLE',
-  ETIMEDOUT: 'SERVER_UNREACHABLE',
-  ECONNRESET: 'CONNECTION_LOST',
-  EPIPE: 'CONNECTION_LOST',
 };
 
 const HINTS: Partial<Record<ErrorCode, string>> = {
