@@ -18,7 +18,7 @@ import { PostgresFold } from './fold.ts';
 import { backlogTable, stagingTable } from '../home-tables.ts';
 import { isSameShape, routeFor } from '../stored-route.ts';
 import { createBacklogSql } from './home.ts';
-import { pastFrozenHolders, sessionId } from './locks.ts';
+import { endCopier, pastFrozenHolders, sessionId } from './locks.ts';
 import { addColumns, reshapeRoute } from './reshape.ts';
 import { ROUTE_COLUMNS, routeOf } from './routes.ts';
 import { quoteIdentifier, quoteTable } from './sql.ts';
@@ -75,6 +75,8 @@ export class PostgresCopies implements CopyDestination {
         request.lockWaitMs,
         async (bump) => {
           const row = await claim(session, request, id);
+          // A copier that is frozen with the table locked (fill.ts) would be waited for.
+          if (row['copy_generation'] !== null) await endCopier(this.#connection, session, request.mappingUid);
           const route = routeFor(request);
           const resumes =
             row['copy_generation'] !== null &&
@@ -82,6 +84,7 @@ export class PostgresCopies implements CopyDestination {
             isSameShape(row['copy_route'] ?? null, route);
           if (resumes) return Number(row['copy_generation']);
           await discardCopy(
+            this.#connection,
             session,
             request.mappingUid,
             row['copy_generation'] ?? null,
@@ -122,6 +125,7 @@ export class PostgresCopies implements CopyDestination {
     await this.#change(mappingUid, 30_000, async (session, row, bump) => {
       if (row['copy_generation'] === null) return;
       await discardCopy(
+        this.#connection,
         session,
         mappingUid,
         row['copy_generation'] ?? null,
@@ -199,7 +203,7 @@ export class PostgresCopies implements CopyDestination {
     let held = false;
     await this.#change(mappingUid, lockWaitMs, async (session, row) => {
       if (row['stream'] === null) return;
-      await holdMapping(session, mappingUid);
+      await holdMapping(this.#connection, session, mappingUid);
       held = true;
     });
     return held;
@@ -226,6 +230,7 @@ export class PostgresCopies implements CopyDestination {
   async forget(mappingUid: string): Promise<void> {
     await this.#change(mappingUid, 30_000, async (session, row, bump) => {
       await discardCopy(
+        this.#connection,
         session,
         mappingUid,
         row['copy_generation'] ?? null,
@@ -339,6 +344,7 @@ async function claim(
 
 /** Staging table, backlog and chunk marks of a copy (or the backlog of a hold that a new copy makes pointless). */
 async function discardCopy(
+  connection: Connection,
   session: Session,
   mappingUid: string,
   copyGeneration: string | null,
@@ -351,7 +357,10 @@ async function discardCopy(
   if (backlog !== null && backlogGeneration !== null) {
     statements.push(`DROP TABLE IF EXISTS ${quoteTable(backlogTable(mappingUid, Number(backlogGeneration)))}`);
   }
-  if (statements.length > 0) await session.run('discard an unfinished copy', statements);
+  if (statements.length > 0) {
+    await endCopier(connection, session, mappingUid);
+    await session.run('discard an unfinished copy', statements);
+  }
   await session.query('discard chunk marks', `DELETE FROM sluice.chunks WHERE mapping_uid = $1`, [mappingUid]);
 }
 

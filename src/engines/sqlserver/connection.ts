@@ -6,6 +6,7 @@ import { parseSqlServerAddress, type SqlServerAddress } from '../../model/sqlser
 import type { Installation, OpenOptions } from '../contract.ts';
 import { SessionPool, type PooledSession } from '../session-pool.ts';
 import { classify } from './errors.ts';
+import type { RowExtractor } from './tds-rows.ts';
 
 /**
  * A value as the driver gives it. Only for bookkeeping of our own: rows of users' tables are selected as exact text or bytes
@@ -15,6 +16,11 @@ export type SqlValue = string | number | boolean | Date | Uint8Array | null;
 /** Names in lower case: a stand-in folds them, so every column is selected under a lower-case alias. */
 export type Row = Readonly<Record<string, SqlValue>>;
 export type Parameters = Readonly<Record<string, string | number | boolean | Uint8Array | null>>;
+
+/** The one place where an answer becomes tokens; private to the driver, so a test reads every type through it. */
+interface DriverInternals {
+  createTokenStreamParser: (message: AsyncIterable<Buffer>, handler: unknown) => unknown;
+}
 
 /** Packet type of a bulk load (MS-TDS 2.2.3.1.1). */
 const BULK_LOAD_MESSAGE = 0x07;
@@ -81,11 +87,42 @@ export class Session implements PooledSession {
   }
 
   /**
-   * Sends a batch whose rows the caller takes as they come: `attach` listens, `pause` and `resume` of the request push back.
-   * Resolves when the server has answered everything.
+   * Sends a batch whose answer the caller takes as it comes: `attach` listens. Resolves when the server has answered everything.
    */
   stream(doing: string, text: string, attach: (request: Request) => void): Promise<void> {
     return this.#request(doing, text, {}, attach);
+  }
+
+  /**
+   * Sends a batch whose rows never meet the driver's parser: `extractor` takes them out of the answer. Resolves when the server has
+   * answered everything. Use `readRows` (rows.ts).
+   */
+  extract(doing: string, text: string, parameters: Parameters, extractor: RowExtractor): Promise<void> {
+    const driver = this.driver as unknown as DriverInternals;
+    const parserOf = driver.createTokenStreamParser;
+    let failure: unknown = null;
+    const rest = async function* (message: AsyncIterable<Buffer>, fail: (error: unknown) => void) {
+      try {
+        yield* extractor.rest(message);
+      } catch (error) {
+        fail(error);
+        // The driver has no ear for errors here; it is closed, and waits for nothing.
+        await new Promise(() => undefined);
+      }
+    };
+    return this.#request(doing, text, parameters, () => {
+      // Shadows the method for one answer, which is this request's.
+      driver.createTokenStreamParser = (message, handler) => {
+        delete (driver as { createTokenStreamParser?: unknown }).createTokenStreamParser;
+        const fail = (error: unknown) => {
+          failure = error;
+          this.destroy();
+        };
+        return parserOf.call(driver, rest(message, fail), handler);
+      };
+    }).catch((error: unknown) => {
+      throw failure === null ? error : classify(failure, doing);
+    });
   }
 
   /**
