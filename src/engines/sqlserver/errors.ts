@@ -52,6 +52,7 @@ const BY_NUMBER: Readonly<Record<number, ErrorCode>> = {
   1204: 'SERVER_FULL', // out of locks
   1205: 'DEADLOCK',
   1222: 'TIMEOUT', // lock request time out
+  1946: 'ROW_REFUSED', // longer than an index key can be
   2601: 'ROW_REFUSED', // unique index
   2627: 'ROW_REFUSED', // unique constraint
   2628: 'ROW_REFUSED', // would be truncated
