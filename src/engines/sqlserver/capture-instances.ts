@@ -55,15 +55,16 @@ export interface Look extends SourceState {
 const DATABASE = `
 SELECT N'database' AS what, d.is_cdc_enabled AS enabled, d.create_date AS created, GETDATE() AS now, GETUTCDATE() AS utc,
   (SELECT TOP (1) CONVERT(nvarchar(36), r.recovery_fork_guid) FROM sys.database_recovery_status r WHERE r.database_id = d.database_id) AS fork,
-  OBJECT_ID(N'cdc.lsn_time_mapping') AS mapping, USER_NAME() AS user_name
+  OBJECT_ID(N'cdc.lsn_time_mapping') AS mapping, CAST(USER_NAME() AS nvarchar(128)) AS user_name
 FROM sys.databases d WHERE d.database_id = DB_ID();`;
 
 const LAST = `SELECT TOP (1) N'last' AS what, m.start_lsn AS lsn, m.tran_end_time AS ended FROM cdc.lsn_time_mapping m ORDER BY m.start_lsn DESC;`;
 
 /** After everything else of a look (invariant 5): cleanup raises start_lsn before it deletes. */
 const INSTANCES = `
-SELECT N'instance' AS what, c.object_id AS id, c.source_object_id AS source, c.capture_instance AS name, c.start_lsn AS lsn,
-  c.create_date AS created, OBJECT_SCHEMA_NAME(c.source_object_id) AS schema_name, OBJECT_NAME(c.source_object_id) AS table_name
+SELECT N'instance' AS what, c.object_id AS id, c.source_object_id AS source, CAST(c.capture_instance AS nvarchar(128)) AS name, c.start_lsn AS lsn,
+  c.create_date AS created, CAST(OBJECT_SCHEMA_NAME(c.source_object_id) AS nvarchar(128)) AS schema_name,
+  CAST(OBJECT_NAME(c.source_object_id) AS nvarchar(128)) AS table_name
 FROM cdc.change_tables c;`;
 
 /** What `stateOf` reads. */
@@ -208,8 +209,8 @@ export async function capturedColumns(
   const rows = await connection.query(
     'read the captured columns',
     // Of CLR types only the user type says which one it is.
-    `SELECT N'column' AS what, cc.object_id AS id, cc.column_ordinal AS ordinal, cc.column_name AS captured, cc.column_id AS source_column,
-       COALESCE(s.name, cc.column_name) AS name, s.is_computed AS computed, TYPE_NAME(s.system_type_id) AS source_type,
+    `SELECT N'column' AS what, cc.object_id AS id, cc.column_ordinal AS ordinal, CAST(cc.column_name AS nvarchar(128)) AS captured, cc.column_id AS source_column,
+       CAST(COALESCE(s.name, cc.column_name) AS nvarchar(128)) AS name, s.is_computed AS computed, TYPE_NAME(s.system_type_id) AS source_type,
        CASE c.system_type_id WHEN 240 THEN TYPE_NAME(c.user_type_id) ELSE TYPE_NAME(c.system_type_id) END AS type_name,
        c.max_length AS max_length, c.precision AS precision_digits, c.scale AS scale_digits
      FROM cdc.captured_columns cc

@@ -1,7 +1,7 @@
 /** Reads change tables, page by page: no statement runs for long, so that cleanup and whoever disables capture never wait for us. */
 import type { Parameters, Session } from './connection.ts';
 import { changeTable } from './capture-instances.ts';
-import type { ChangeRows} from './change-rows.ts';
+import type { ChangeRows } from './change-rows.ts';
 import { BOOKKEEPING, type RowPlace } from './change-rows.ts';
 import { lsnBytes, type Lsn } from './position.ts';
 import { readRows } from './rows.ts';
