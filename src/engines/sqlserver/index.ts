@@ -5,6 +5,7 @@ import { CapturedCatalog } from './captured-catalog.ts';
 import { SqlServerChanges } from './changes.ts';
 import { Connection } from './connection.ts';
 import { SqlServerDestination } from './destination.ts';
+import { SqlServerPreflight } from './preflight.ts';
 
 export const sqlserver: Engine = {
   name: 'sqlserver',
@@ -19,7 +20,7 @@ export const sqlserver: Engine = {
 class SqlServerDatabase implements EngineDatabase {
   readonly engine = sqlserver;
   readonly catalog: CapturedCatalog;
-  readonly preflight = null;
+  readonly preflight: SqlServerPreflight;
   readonly snapshot = null;
   readonly changes: SqlServerChanges;
   readonly destination: SqlServerDestination;
@@ -31,6 +32,7 @@ class SqlServerDatabase implements EngineDatabase {
     this.#connection = new Connection(options);
     this.catalog = new CapturedCatalog(this.#connection);
     this.changes = new SqlServerChanges(this.#connection);
+    this.preflight = new SqlServerPreflight(this.#connection);
     this.destination = new SqlServerDestination(this.#connection);
   }
 
