@@ -113,6 +113,17 @@ export class Locker {
     this.#announced.add(name);
   }
 
+  /** This session copies to the mapping, and is to be ended when somebody else ends the copy. */
+  async announceCopier(mappingUid: string): Promise<void> {
+    const name = mappingLock(mappingUid);
+    await this.announce(name);
+    await this.#connection.query(
+      'say who copies',
+      `UPDATE sluice.lockers SET is_copier = 1 WHERE name = CAST(@name AS nvarchar(440)) AND session = CAST(@session AS nvarchar(60))`,
+      { name, session: this.id },
+    );
+  }
+
   /** When the session is given up. What a killed process leaves is removed by those who lock the same names later. */
   async close(): Promise<void> {
     if (this.#announced.size === 0) return;
@@ -125,6 +136,22 @@ export class Locker {
         },
       )
       .catch(() => undefined);
+  }
+
+  /**
+   * Ends the sessions of the mapping's copiers but this one. Their copy is over by what the caller does next, and a statement of
+   * theirs may run for long and hold the tables that are to be dropped, under the position's lock. Without the right to it they are
+   * waited for.
+   */
+  async endCopiers(mappingUid: string): Promise<void> {
+    const rows = await this.#connection.query(
+      'look for sessions of a copy',
+      `SELECT s.session_id AS spid FROM sluice.lockers AS l WITH (READUNCOMMITTED)
+        INNER JOIN sys.dm_exec_sessions AS s ON ${SESSION_ID} = l.session
+        WHERE l.name = CAST(@name AS nvarchar(440)) AND l.session <> @me AND l.is_copier = 1`,
+      { name: mappingLock(mappingUid), me: this.id },
+    );
+    for (const row of rows) await kill(this.#connection, numberOf(row, 'spid')).catch(() => undefined);
   }
 
   async forgetDead(name: string): Promise<void> {
