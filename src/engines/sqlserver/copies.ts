@@ -155,7 +155,7 @@ export class SqlServerCopies implements CopyDestination {
 
   async openHeld(mappingUid: string, copyEpoch: number, lockWaitMs: number): Promise<FoldSession | null> {
     return this.#withSession(lockWaitMs, async (session, locker) => {
-      await locker.create(mappingLock(mappingUid));
+      await locker.enter(mappingLock(mappingUid));
       const row = await session.transaction(async () => {
         await locker.lock(mappingLock(mappingUid));
         const [taken] = await session.query(
@@ -276,7 +276,7 @@ export class SqlServerCopies implements CopyDestination {
     work: () => Promise<T>,
   ): Promise<T | null> {
     const { stream, group, mappingUid } = names;
-    await locker.create(mappingLock(mappingUid));
+    await locker.enter(mappingLock(mappingUid));
     return session.transaction(async () => {
       if (stream !== null) {
         await locker.lock(groupLock(stream, group));

@@ -90,7 +90,11 @@ export class SqlServerCopy extends SqlServerFold implements CopySession {
     await this.forgetTarget();
   }
 
-  async load(chunk: Chunk, rows: RowStream): Promise<number> {
+  load(chunk: Chunk, rows: RowStream): Promise<number> {
+    return this.unlessEnded(() => this.#load(chunk, rows));
+  }
+
+  async #load(chunk: Chunk, rows: RowStream): Promise<number> {
     const session = await this.#loader();
     const { mappingUid, generation, copyEpoch, target, route } = this.options;
     try {

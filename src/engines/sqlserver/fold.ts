@@ -256,7 +256,7 @@ export class SqlServerFold implements FoldSession {
     try {
       return await work();
     } catch (error) {
-      const isOver = this.session.lost
+      const isOver = hasCode(error, 'CONNECTION_LOST')
         ? await this.#isSucceeded()
         : hasCode(error, 'DESTINATION_TABLE_MISSING') && !(await this.#backlogIsThere());
       if (!isOver) throw error;
