@@ -1,4 +1,5 @@
 /** Sessions of one SQL Server database: a small pool for short queries, and sessions of their own for readers, loaders and appliers. */
+import type { EventEmitter } from 'node:events';
 import { readFileSync } from 'node:fs';
 import { Connection as Driver, Request, TYPES, type ConnectionConfiguration } from 'tedious';
 import { SluiceError } from '../../model/errors.ts';
@@ -17,9 +18,9 @@ export type SqlValue = string | number | boolean | Date | Uint8Array | null;
 export type Row = Readonly<Record<string, SqlValue>>;
 export type Parameters = Readonly<Record<string, string | number | boolean | Uint8Array | null>>;
 
-/** The one place where an answer becomes tokens; private to the driver, so a test reads every type through it. */
+/** Where an answer becomes tokens. Private to the driver, so a test reads every type through it. */
 interface DriverInternals {
-  createTokenStreamParser: (message: AsyncIterable<Buffer>, handler: unknown) => unknown;
+  createTokenStreamParser(message: AsyncIterable<Buffer>, handler: unknown): { readonly parser: EventEmitter };
 }
 
 /** Packet type of a bulk load (MS-TDS 2.2.3.1.1). */
@@ -32,11 +33,27 @@ export class Session implements PooledSession {
   readonly driver: Driver;
   /** Set once the connection is gone; whoever holds the session must open another. */
   lost: Error | null = null;
+  /** Takes the rows of the next answer. */
+  #extractor: RowExtractor | null = null;
+  /** An answer that could not be read; the session has ended with it. */
+  #unreadable: unknown = null;
 
   constructor(driver: Driver) {
     this.driver = driver;
     driver.on('error', (error) => (this.lost ??= error));
     driver.on('end', () => (this.lost ??= new Error('Connection ended')));
+    const internals = driver as unknown as DriverInternals;
+    // eslint-disable-next-line @typescript-eslint/unbound-method -- called on it below
+    const parserOf = internals.createTokenStreamParser;
+    internals.createTokenStreamParser = (message, handler) => {
+      const extractor = this.#extractor;
+      this.#extractor = null;
+      const answer = extractor === null ? message : this.#extracted(extractor, message);
+      const made = parserOf.call(internals, answer, handler);
+      // The driver does not listen, so that an answer it cannot read would end the process.
+      made.parser.on('error', (error) => this.#end(error));
+      return made;
+    };
   }
 
   /** `doing` completes "could not …" in an error. Parameters are bound by name (`@name`); text as nvarchar(max). The rows of every result set. */
@@ -98,31 +115,7 @@ export class Session implements PooledSession {
    * answered everything. Use `readRows` (rows.ts).
    */
   extract(doing: string, text: string, parameters: Parameters, extractor: RowExtractor): Promise<void> {
-    const driver = this.driver as unknown as DriverInternals;
-    const parserOf = driver.createTokenStreamParser;
-    let failure: unknown = null;
-    const rest = async function* (message: AsyncIterable<Buffer>, fail: (error: unknown) => void) {
-      try {
-        yield* extractor.rest(message);
-      } catch (error) {
-        fail(error);
-        // The driver has no ear for errors here; it is closed, and waits for nothing.
-        await new Promise(() => undefined);
-      }
-    };
-    return this.#request(doing, text, parameters, () => {
-      // Shadows the method for one answer, which is this request's.
-      driver.createTokenStreamParser = (message, handler) => {
-        delete (driver as { createTokenStreamParser?: unknown }).createTokenStreamParser;
-        const fail = (error: unknown) => {
-          failure = error;
-          this.destroy();
-        };
-        return parserOf.call(driver, rest(message, fail), handler);
-      };
-    }).catch((error: unknown) => {
-      throw failure === null ? error : classify(failure, doing);
-    });
+    return this.#request(doing, text, parameters, () => (this.#extractor = extractor));
   }
 
   /**
@@ -134,7 +127,7 @@ export class Session implements PooledSession {
     return new Promise((resolve, reject) => {
       const request = new Request('', (error, rows) => {
         if (!error) resolve(rows ?? 0);
-        else reject(this.lost ? this.#lostWhile(doing, error) : classify(error, doing));
+        else reject(this.#failure(doing, error));
       });
       // The driver's own BulkLoad writes decimals, money and times through doubles and Dates; below it, it has this.
       this.driver.makeRequest(request, BULK_LOAD_MESSAGE, message);
@@ -164,7 +157,7 @@ export class Session implements PooledSession {
     return new Promise((resolve, reject) => {
       const request = new Request(text, (error) => {
         if (!error) resolve();
-        else reject(this.lost ? this.#lostWhile(doing, error) : classify(error, doing));
+        else reject(this.#failure(doing, error));
       });
       attach(request);
       const bound = Object.entries(parameters);
@@ -172,6 +165,26 @@ export class Session implements PooledSession {
       if (bound.length > 0) this.driver.execSql(request);
       else this.driver.execSqlBatch(request);
     });
+  }
+
+  /** An error here would look like the end of the answer to the driver, so that it is kept from it. */
+  async *#extracted(extractor: RowExtractor, message: AsyncIterable<Buffer>): AsyncGenerator<Buffer, void, void> {
+    try {
+      yield* extractor.rest(message);
+    } catch (error) {
+      this.#end(error);
+      await new Promise(() => undefined);
+    }
+  }
+
+  #end(unreadable: unknown): void {
+    this.#unreadable ??= unreadable;
+    this.destroy();
+  }
+
+  #failure(doing: string, error: unknown): SluiceError {
+    if (this.#unreadable !== null) return classify(this.#unreadable, doing);
+    return this.lost ? this.#lostWhile(doing, error) : classify(error, doing);
   }
 
   #lostWhile(doing: string, cause: unknown): SluiceError {

@@ -4,6 +4,7 @@ import type { Session } from '../../../src/engines/sqlserver/connection.ts';
 import { selectExpression } from '../../../src/engines/sqlserver/types.ts';
 import { SluiceError } from '../../../src/model/errors.ts';
 import type { Cell } from '../../../src/model/changes.ts';
+import { skip } from '../../support/skip.ts';
 import { createSqlServerDatabase, requireSqlServer, type SqlServerTestDatabase } from '../../support/sqlserver.ts';
 
 /** A native type, T-SQL for values of it, and the cells they are. */
@@ -181,6 +182,19 @@ describe('SQL Server rows as cells', () => {
       break;
     }
     expect(held().lost).to.not.equal(null);
+  });
+
+  it('F41: an answer that the driver cannot read ends the session, not the process', async function () {
+    if (database.server.kind === 'sqlserver') return skip(this, 'only a stand-in sends such an answer');
+    // A stand-in counts bytes where it should count characters of a column's name.
+    await database.query('DROP TABLE IF EXISTS odd; CREATE TABLE odd ([a 😀é中] int)');
+    const error: unknown = await held()
+      .query('read', 'SELECT * FROM odd')
+      .catch((thrown: unknown) => thrown);
+    expect(error).to.be.instanceOf(SluiceError);
+    expect(held().lost).to.not.equal(null);
+    session = await database.connection.open();
+    expect((await read('SELECT [a 😀é中] AS c0 FROM odd')).cells).to.deep.equal([]);
   });
 
   it('text of a code page that was not made Unicode is an error, not a guess', async () => {
