@@ -75,6 +75,11 @@ export interface Table {
   readonly bytes: number;
   /** Differs once rows were rewritten by something that no change event tells of; null: the engine cannot say. */
   readonly storage?: string | null;
+  /**
+   * Where tables are recorded one by one: what records this one now, and since when. Null: nothing does. Absent: the source has one
+   * log for all.
+   */
+  readonly capture?: string | null;
 }
 
 /** The columns that are carried: those the engine does not compute itself. */

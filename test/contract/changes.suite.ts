@@ -38,7 +38,12 @@ export function changesSuite(engine: EngineUnderTest): void {
     });
 
     const open = async (from: Position, maxBytes = 1 << 20) => {
-      reader = await source.read(STREAM, from, { maxChanges: 1000, maxBytes, idleProgressMs: () => 100 });
+      reader = await source.read(STREAM, from, {
+        maxChanges: 1000,
+        maxBytes,
+        idleProgressMs: () => 100,
+        pollMs: () => 100,
+      });
       return reader.pieces[Symbol.asyncIterator]();
     };
     /** Pieces until one satisfies `enough`. */

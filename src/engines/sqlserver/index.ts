@@ -3,6 +3,7 @@ import { looksLikeAdo, parseSqlServerAddress, SQLSERVER_SCHEMES } from '../../mo
 import type { Engine, EngineDatabase, OpenOptions } from '../contract.ts';
 import { SqlServerCatalog } from './catalog.ts';
 import { Connection } from './connection.ts';
+import { SqlServerDestination } from './destination.ts';
 
 export const sqlserver: Engine = {
   name: 'sqlserver',
@@ -20,7 +21,7 @@ class SqlServerDatabase implements EngineDatabase {
   readonly preflight = null;
   readonly snapshot = null;
   readonly changes = null;
-  readonly destination = null;
+  readonly destination: SqlServerDestination;
   readonly checksum = null;
   readonly triggers = null;
   readonly #connection: Connection;
@@ -28,6 +29,7 @@ class SqlServerDatabase implements EngineDatabase {
   constructor(options: OpenOptions) {
     this.#connection = new Connection(options);
     this.catalog = new SqlServerCatalog(this.#connection);
+    this.destination = new SqlServerDestination(this.#connection);
   }
 
   async ping(): Promise<{ version: string }> {
