@@ -20,6 +20,8 @@ export interface ContractDatabase {
   rows(table: TableName, columns: readonly string[]): Promise<(string | null)[][]>;
   /** The statements that make a table, of an engine that is no destination. */
   create?(table: Table): readonly string[];
+  /** Has the source record the table's changes, where that is not for the engine to do. */
+  capture?(table: TableName): Promise<void>;
   /** `a.b` quoted as the engine wants it. */
   quote(table: TableName): string;
   drop(): Promise<void>;
