@@ -3,6 +3,7 @@ import { looksLikeAdo, parseSqlServerAddress, SQLSERVER_SCHEMES } from '../../mo
 import type { Engine, EngineDatabase, OpenOptions } from '../contract.ts';
 import { SqlServerCatalog } from './catalog.ts';
 import { Connection } from './connection.ts';
+import { SqlServerSnapshot } from './snapshot.ts';
 
 export const sqlserver: Engine = {
   name: 'sqlserver',
@@ -18,7 +19,7 @@ class SqlServerDatabase implements EngineDatabase {
   readonly engine = sqlserver;
   readonly catalog: SqlServerCatalog;
   readonly preflight = null;
-  readonly snapshot = null;
+  readonly snapshot: SqlServerSnapshot;
   readonly changes = null;
   readonly destination = null;
   readonly checksum = null;
@@ -28,6 +29,7 @@ class SqlServerDatabase implements EngineDatabase {
   constructor(options: OpenOptions) {
     this.#connection = new Connection(options);
     this.catalog = new SqlServerCatalog(this.#connection);
+    this.snapshot = new SqlServerSnapshot(this.#connection);
   }
 
   async ping(): Promise<{ version: string }> {
