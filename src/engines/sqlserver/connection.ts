@@ -33,6 +33,8 @@ export class Session implements PooledSession {
   readonly driver: Driver;
   /** Set once the connection is gone; whoever holds the session must open another. */
   lost: Error | null = null;
+  /** Attempts under way, one inside another. */
+  #attempts = 0;
   /** Takes the rows of the next answer. */
   #extractor: RowExtractor | null = null;
   /** An answer that could not be read; the session has ended with it. */
@@ -95,6 +97,36 @@ export class Session implements PooledSession {
     } catch (error) {
       await this.rollback();
       throw error;
+    }
+  }
+
+  /**
+   * Within a transaction: what `work` did is undone when it throws, and the transaction goes on. Errors that end a statement
+   * (constraints, NULL, truncation, overflow) leave the transaction alive under XACT_ABORT OFF; those that end the batch
+   * (conversions, a lost object) do not, whatever is set: then INTERNAL says so, and nothing of the transaction is left.
+   */
+  async attempt<T>(work: () => Promise<T>): Promise<T> {
+    const depth = this.#attempts++;
+    const savepoint = `attempt${depth}`;
+    try {
+      await this.run('set a savepoint', ['SET XACT_ABORT OFF', `SAVE TRANSACTION ${savepoint}`]);
+      const result = await work();
+      if (depth === 0) await this.run('go on without savepoint', ['SET XACT_ABORT ON']);
+      return result;
+    } catch (error) {
+      if (this.lost) throw error;
+      const [row] = await this.query(
+        'go back to a savepoint',
+        `DECLARE @state int = XACT_STATE();
+         IF @state = 1 ROLLBACK TRANSACTION ${savepoint} ELSE IF @state = -1 ROLLBACK TRANSACTION;
+         ${depth === 0 ? 'SET XACT_ABORT ON;' : ''} SELECT @state AS state`,
+      );
+      if (row?.['state'] === 1) throw error;
+      throw new SluiceError('INTERNAL', 'the server ended the whole transaction because of one statement', {
+        cause: error,
+      });
+    } finally {
+      this.#attempts = depth;
     }
   }
 

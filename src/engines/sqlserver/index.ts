@@ -4,6 +4,7 @@ import type { Engine, EngineDatabase, OpenOptions } from '../contract.ts';
 import { SqlServerCatalog } from './catalog.ts';
 import { Connection } from './connection.ts';
 import { SqlServerSnapshot } from './snapshot.ts';
+import { SqlServerDestination } from './destination.ts';
 
 export const sqlserver: Engine = {
   name: 'sqlserver',
@@ -21,7 +22,7 @@ class SqlServerDatabase implements EngineDatabase {
   readonly preflight = null;
   readonly snapshot: SqlServerSnapshot;
   readonly changes = null;
-  readonly destination = null;
+  readonly destination: SqlServerDestination;
   readonly checksum = null;
   readonly triggers = null;
   readonly #connection: Connection;
@@ -30,6 +31,7 @@ class SqlServerDatabase implements EngineDatabase {
     this.#connection = new Connection(options);
     this.catalog = new SqlServerCatalog(this.#connection);
     this.snapshot = new SqlServerSnapshot(this.#connection);
+    this.destination = new SqlServerDestination(this.#connection);
   }
 
   async ping(): Promise<{ version: string }> {
