@@ -3,6 +3,7 @@ import { engineOf } from '../../src/engines/registry.ts';
 import type { EngineDatabase } from '../../src/engines/contract.ts';
 import { createSqlServerDatabase, requireSqlServer, type SqlServerUnderTest } from '../support/sqlserver.ts';
 import { applySuite } from './apply.suite.ts';
+import { changesSuite } from './changes.suite.ts';
 import type { ContractDatabase, EngineUnderTest } from './engine-under-test.ts';
 import { snapshotSuite } from './snapshot.suite.ts';
 
@@ -33,6 +34,10 @@ describe('contract: sqlserver', () => {
         handle: open(),
         another: open,
         schema: 'dbo',
+        capture: async ({ schema, table }) => {
+          await database.enableCdc();
+          await database.captureTable(schema, table);
+        },
         execute: async (sql) => void (await database.query(sql)),
         quote: (table) => `${quote(table.schema)}.${quote(table.table)}`,
         rows: async (table, columns) => {
@@ -57,5 +62,6 @@ describe('contract: sqlserver', () => {
   };
 
   snapshotSuite(sqlserver);
+  changesSuite(sqlserver);
   applySuite(sqlserver);
 });

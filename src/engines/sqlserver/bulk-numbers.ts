@@ -167,24 +167,23 @@ export function integerWriter(size: 1 | 2 | 4 | 8, type: string): NumberWriter {
   };
 }
 
-/** money and smallmoney: ten-thousandths as an integer; the 8-byte form with its high half first. */
-export function moneyWriter(size: 4 | 8): NumberWriter {
-  const type = size === 4 ? 'smallmoney' : 'money';
+/**
+ * money: ten-thousandths as an integer, its high half first. smallmoney is sent as money, which its column takes exactly once the
+ * range is checked: Babelfish reads its own four bytes without their sign.
+ */
+export function moneyWriter(type: 'money' | 'smallmoney'): NumberWriter {
+  const limit = 1n << (type === 'smallmoney' ? 31n : 63n);
   return (out, text) => {
     parseDecimal(text, 20, 4, type);
     let value = magnitude();
     if (digits.negative) value = -value;
-    const limit = size === 4 ? 1n << 31n : 1n << 63n;
     if (value < -limit || value >= limit) refuse(`${RANGE} ${type}`);
     out.reserve(9);
     const { bytes, at } = out;
-    bytes[at] = size;
-    out.at = at + 1 + size;
-    if (size === 4) bytes.writeInt32LE(Number(value), at + 1);
-    else {
-      bytes.writeInt32LE(Number(value >> 32n), at + 1);
-      bytes.writeUInt32LE(Number(value & 0xffffffffn), at + 5);
-    }
+    bytes[at] = 8;
+    out.at = at + 9;
+    bytes.writeInt32LE(Number(value >> 32n), at + 1);
+    bytes.writeUInt32LE(Number(value & 0xffffffffn), at + 5);
   };
 }
 
