@@ -3,6 +3,7 @@ import { engineOf } from '../../src/engines/registry.ts';
 import type { EngineDatabase } from '../../src/engines/contract.ts';
 import { createSqlServerDatabase, requireSqlServer, type SqlServerUnderTest } from '../support/sqlserver.ts';
 import { applySuite } from './apply.suite.ts';
+import { changesSuite } from './changes.suite.ts';
 import type { ContractDatabase, EngineUnderTest } from './engine-under-test.ts';
 
 const quote = (name: string) => `[${name.replaceAll(']', ']]')}]`;
@@ -32,6 +33,10 @@ describe('contract: sqlserver', () => {
         handle: open(),
         another: open,
         schema: 'dbo',
+        capture: async ({ schema, table }) => {
+          await database.enableCdc();
+          await database.captureTable(schema, table);
+        },
         execute: async (sql) => void (await database.query(sql)),
         quote: (table) => `${quote(table.schema)}.${quote(table.table)}`,
         rows: async (table, columns) => {
@@ -50,5 +55,6 @@ describe('contract: sqlserver', () => {
     rewrite: (database, table) => database.execute(`ALTER TABLE ${quote(table.schema)}.${quote(table.table)} REBUILD`),
   };
 
+  changesSuite(sqlserver);
   applySuite(sqlserver);
 });

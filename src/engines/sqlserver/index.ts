@@ -1,7 +1,8 @@
 /** SQL Server 2019 and newer: source, change source and destination. */
 import { looksLikeAdo, parseSqlServerAddress, SQLSERVER_SCHEMES } from '../../model/sqlserver-address.ts';
 import type { Engine, EngineDatabase, OpenOptions } from '../contract.ts';
-import { SqlServerCatalog } from './catalog.ts';
+import { CapturedCatalog } from './captured-catalog.ts';
+import { SqlServerChanges } from './changes.ts';
 import { Connection } from './connection.ts';
 import { SqlServerDestination } from './destination.ts';
 
@@ -17,10 +18,10 @@ export const sqlserver: Engine = {
 
 class SqlServerDatabase implements EngineDatabase {
   readonly engine = sqlserver;
-  readonly catalog: SqlServerCatalog;
+  readonly catalog: CapturedCatalog;
   readonly preflight = null;
   readonly snapshot = null;
-  readonly changes = null;
+  readonly changes: SqlServerChanges;
   readonly destination: SqlServerDestination;
   readonly checksum = null;
   readonly triggers = null;
@@ -28,7 +29,8 @@ class SqlServerDatabase implements EngineDatabase {
 
   constructor(options: OpenOptions) {
     this.#connection = new Connection(options);
-    this.catalog = new SqlServerCatalog(this.#connection);
+    this.catalog = new CapturedCatalog(this.#connection);
+    this.changes = new SqlServerChanges(this.#connection);
     this.destination = new SqlServerDestination(this.#connection);
   }
 
