@@ -6,6 +6,7 @@ import { SqlServerChanges } from './changes.ts';
 import { Connection } from './connection.ts';
 import { SqlServerDestination } from './destination.ts';
 import { SqlServerPreflight } from './preflight.ts';
+import { SqlServerSnapshot } from './snapshot.ts';
 
 export const sqlserver: Engine = {
   name: 'sqlserver',
@@ -21,7 +22,7 @@ class SqlServerDatabase implements EngineDatabase {
   readonly engine = sqlserver;
   readonly catalog: CapturedCatalog;
   readonly preflight: SqlServerPreflight;
-  readonly snapshot = null;
+  readonly snapshot: SqlServerSnapshot;
   readonly changes: SqlServerChanges;
   readonly destination: SqlServerDestination;
   readonly checksum = null;
@@ -31,6 +32,7 @@ class SqlServerDatabase implements EngineDatabase {
   constructor(options: OpenOptions) {
     this.#connection = new Connection(options);
     this.catalog = new CapturedCatalog(this.#connection);
+    this.snapshot = new SqlServerSnapshot(this.#connection);
     this.changes = new SqlServerChanges(this.#connection);
     this.preflight = new SqlServerPreflight(this.#connection);
     this.destination = new SqlServerDestination(this.#connection);
