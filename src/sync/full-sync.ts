@@ -322,6 +322,7 @@ class FullSync {
     this.#report({ phase: 'folding' });
     const folding = folder(session.route, { snapshot, table }, guard);
     let end = await changes.end();
+    let askedAt = performance.now();
     for (;;) {
       this.#check();
       // Both read before the round: the backlog holds everything at or below the position, and one round takes all that waits.
