@@ -1,0 +1,310 @@
+/**
+ * The control database on SQL Server: the few statements that are this engine's own. Only what forks of T-SQL have as well: no MERGE,
+ * no table hints, rows locked by an update of themselves.
+ */
+import { setTimeout as pause } from 'node:timers/promises';
+import knexModule, { type Knex } from 'knex';
+import { SluiceError } from '../../model/errors.ts';
+import { looksLikeAdo, parseSqlServerAddress, SQLSERVER_SCHEMES } from '../../model/sqlserver-address.ts';
+import { sqlServerLogin } from '../../model/sqlserver-login.ts';
+import type { ControlDialect, ControlOptions, CounterRow, Queries } from '../context.ts';
+import { SqlServerClient, type SessionSettings } from './sqlserver-client.ts';
+import { classifySqlServer, numberOf } from './sqlserver-errors.ts';
+
+const { knex: makeKnex } = knexModule;
+
+const SERVER_COLUMNS = 'server_id, server_name, connection_string, is_enabled';
+/** Columns a person writes, and the two that say what a flag means, as the poll's fingerprint sees them. */
+const MAPPING_COLUMNS =
+  'mapping_id, mapping_uid, server_id, source_database, source_schema, source_table, dest_server_id, dest_database, dest_schema, dest_table, primary_key_column, full_sync_trigger_column, is_full_sync, full_sync_flips, is_enabled, cdc_enabled, apply_group, initial_sync, on_gap, max_failed_rows, keep_failed_values';
+
+/**
+ * One hash per table, computed where the rows are, so that an idle poll transfers a few dozen bytes each. Counters and lag
+ * are not part of it; they change all the time and nobody acts upon them.
+ */
+const FINGERPRINTS = `
+  SELECT ${hashOf(SERVER_COLUMNS, 'dbo.source_servers', 'server_id')} AS sources,
+    ${hashOf(SERVER_COLUMNS, 'dbo.destination_servers', 'server_id')} AS destinations,
+    ${hashOf(MAPPING_COLUMNS, 'dbo.table_mappings', 'mapping_id')} AS mappings,
+    ${hashOf('request_id, status, is_confirmed, flag_flip, owner', `dbo.full_sync_requests WHERE status IN (N'queued', N'running')`, 'request_id')} AS requests,
+    ${hashOf('mapping_uid, state, error_code, retry_at, attempts, person_hash, trigger_seen_zero, stream, apply_group', 'dbo.mapping_state', 'mapping_uid')} AS states,
+    ${hashOf('config_key, config_value', 'dbo.config', 'config_key')} AS config,
+    (SELECT min_reader_version FROM dbo.meta) AS min_reader_version`;
+
+/** HASHBYTES takes more than 8,000 bytes since SQL Server 2016. */
+function hashOf(columns: string, from: string, order: string): string {
+  return `HASHBYTES('SHA2_256', (SELECT ${columns} FROM ${from} ORDER BY ${order} FOR JSON PATH, INCLUDE_NULL_VALUES))`;
+}
+
+const DAY_MS = 86_400_000;
+
+const UNIQUE_VIOLATIONS = [2601, 2627];
+
+export const sqlserverDialect: ControlDialect = {
+  name: 'sqlserver',
+  schemes: SQLSERVER_SCHEMES,
+  understands: looksLikeAdo,
+  open,
+  classify: classifySqlServer,
+  isDuplicate: (thrown) => UNIQUE_VIOLATIONS.includes(numberOf(thrown) ?? 0),
+  now: (queries) => queries.raw('SYSUTCDATETIME()'),
+  // DATEADD takes an int: days and milliseconds apart, so that no span is too long.
+  inSeconds: (queries, seconds) => {
+    const days = Math.trunc((seconds * 1000) / DAY_MS);
+    const rest = Math.round(seconds * 1000 - days * DAY_MS);
+    return queries.raw('DATEADD(millisecond, ?, DATEADD(day, ?, SYSUTCDATETIME()))', [rest, days]);
+  },
+
+  async lockForMigration(queries, seconds) {
+    const wait = Math.round(seconds * 1000);
+    await queries.raw(`SET LOCK_TIMEOUT ${wait}`);
+    const rows = await rowsOf<{ result: number }>(
+      queries.raw(
+        `DECLARE @result int;
+         EXEC @result = sp_getapplock @Resource = N'sluice migration', @LockMode = N'Exclusive', @LockOwner = N'Transaction', @LockTimeout = ${wait};
+         SELECT @result AS result`,
+      ),
+    );
+    // 0: granted; 1: granted after waiting; below: timeout, cancelled, deadlock victim.
+    if ((rows[0]?.result ?? -1) >= 0) return;
+    throw new SluiceError('TIMEOUT', `another process has migrated the control database for ${seconds} s`, {
+      hint: 'Wait for it, or end it; then run `sluice migrate` again.',
+    });
+  },
+
+  async hasSchema(queries) {
+    const rows = await rowsOf<{ found: number }>(
+      queries.raw(`SELECT CASE WHEN OBJECT_ID(N'dbo.meta', N'U') IS NULL THEN 0 ELSE 1 END AS found`),
+    );
+    return rows[0]?.found === 1;
+  },
+
+  async fingerprints(queries) {
+    const [row] = await rowsOf<Record<string, Buffer | number | null>>(queries.raw(FINGERPRINTS));
+    const hash = (name: string) => {
+      const value = row?.[name];
+      return Buffer.isBuffer(value) ? value.toString('hex') : '';
+    };
+    const version = row?.['min_reader_version'];
+    return {
+      plan: ['sources', 'destinations', 'mappings', 'requests', 'states'].map(hash).join('/'),
+      config: hash('config'),
+      minReaderVersion: typeof version === 'number' ? version : 0,
+    };
+  },
+
+  async addCounters(queries, rows) {
+    const lsns = packed(rows);
+    await queries.raw(
+      `UPDATE s SET
+         rows_inserted = s.rows_inserted + v.inserted, rows_updated = s.rows_updated + v.updated,
+         rows_deleted = s.rows_deleted + v.deleted, rows_failed = s.rows_failed + v.failed,
+         position = COALESCE(v.position, s.position),
+         display_lsn = CASE WHEN v.lsn_length IS NULL THEN s.display_lsn ELSE SUBSTRING(?, v.lsn_at, v.lsn_length) END,
+         last_commit_at = COALESCE(DATEADD(millisecond, v.commit_ms, DATEADD(day, v.commit_day, CAST('1970-01-01' AS datetime2(3)))), s.last_commit_at),
+         lag_seconds = COALESCE(v.lag, s.lag_seconds), updated_at = SYSUTCDATETIME()
+       FROM dbo.mapping_state AS s
+       JOIN OPENJSON(?) WITH (uid uniqueidentifier '$.uid', inserted bigint '$.inserted', updated bigint '$.updated',
+         deleted bigint '$.deleted', failed bigint '$.failed', position nvarchar(max) '$.position', lsn_at int '$.lsn_at',
+         lsn_length int '$.lsn_length', commit_day int '$.commit_day', commit_ms int '$.commit_ms', lag float '$.lag') AS v
+         ON v.uid = s.mapping_uid`,
+      [lsns.bytes, JSON.stringify(rows.map((row, index) => ({ ...counterJson(row), ...lsns.places[index] })))],
+    );
+  },
+
+  // For a row it does not change, an update takes the same lock as for one it does. (UPDLOCK would do on SQL Server itself.)
+  async lockRows<T>(queries: Queries, query: Knex.QueryBuilder, column: string) {
+    return (await query.update({ [column]: queries.ref(column) }).returning('*')) as T[];
+  },
+
+  async insertRows(queries, table, rows) {
+    if (rows.length > 0) await queries.raw(...fromJson(table, rows, ''));
+  },
+
+  async refreshDisplay(queries) {
+    await queries.raw(
+      `UPDATE m SET last_cdc_sync_at = s.last_commit_at, last_cdc_lsn = CAST(s.display_lsn AS binary(10))
+       FROM dbo.table_mappings AS m
+       JOIN dbo.mapping_state AS s ON s.mapping_uid = m.mapping_uid
+       WHERE EXISTS (SELECT m.last_cdc_sync_at, m.last_cdc_lsn EXCEPT SELECT s.last_commit_at, CAST(s.display_lsn AS binary(10)))`,
+    );
+  },
+
+  async insertMissing(queries, table, rows, unique) {
+    if (rows.length === 0) return 0;
+    const same = unique.map((column) => `o.${bracket(column)} = v.${bracket(column)}`).join(' AND ');
+    const missing = `WHERE NOT EXISTS (SELECT 1 FROM ${bracket(table)} AS o WHERE ${same})`;
+    for (let attempt = 1; ; attempt++) {
+      try {
+        const made = await rowsOf(queries.raw(...fromJson(table, rows, missing, unique[0])));
+        return made.length;
+      } catch (error) {
+        // Somebody else inserted one of them between our look and our write: look again.
+        if (attempt === 5 || !this.isDuplicate(error)) throw error;
+      }
+    }
+  },
+};
+
+/** Rows travel as one JSON text, whatever their number; text turns into the columns' types as a literal would. */
+function fromJson(
+  table: string,
+  rows: readonly Record<string, unknown>[],
+  where: string,
+  output?: string,
+): [sql: string, bindings: string[]] {
+  const names = Object.keys(rows[0] ?? {});
+  const columns = names.map(bracket).join(', ');
+  const shape = names.map((name) => `${bracket(name)} nvarchar(max) '$.${name}'`).join(', ');
+  const answer = output === undefined ? '' : `OUTPUT inserted.${bracket(output)}`;
+  return [
+    `INSERT INTO ${bracket(table)} (${columns}) ${answer} SELECT ${names.map((name) => `v.${bracket(name)}`).join(', ')} FROM OPENJSON(?) WITH (${shape}) AS v ${where}`,
+    [JSON.stringify(rows)],
+  ];
+}
+
+/** Of names of our own tables and columns only. */
+function bracket(name: string): string {
+  return `[${name}]`;
+}
+
+async function rowsOf<T>(answer: Knex.Raw): Promise<T[]> {
+  return (await answer) as T[];
+}
+
+/** All LSNs end to end: bytes go as a parameter, since JSON has none. */
+function packed(rows: readonly CounterRow[]): { bytes: Buffer; places: (Record<string, number> | undefined)[] } {
+  const pieces: Uint8Array[] = [];
+  let at = 1;
+  const places = rows.map(({ displayLsn }) => {
+    if (!displayLsn) return undefined;
+    const place = { lsn_at: at, lsn_length: displayLsn.length };
+    pieces.push(displayLsn);
+    at += displayLsn.length;
+    return place;
+  });
+  return { bytes: Buffer.concat(pieces), places };
+}
+
+function counterJson(row: CounterRow): Record<string, unknown> {
+  const commit = row.lastCommitAt ?? null;
+  const day = commit === null ? null : Math.floor(commit / DAY_MS);
+  return {
+    uid: row.mappingUid,
+    inserted: row.inserted,
+    updated: row.updated,
+    deleted: row.deleted,
+    failed: row.failed,
+    position: row.position ?? null,
+    commit_day: day,
+    commit_ms: commit === null || day === null ? null : Math.floor(commit - day * DAY_MS),
+    lag: row.lagSeconds ?? null,
+  };
+}
+
+async function open(options: ControlOptions): Promise<Knex> {
+  const doing = `open the control database ${options.database}`;
+  try {
+    return await connect(options, options.database);
+  } catch (error) {
+    const classified = classifySqlServer(error, doing);
+    if (classified.code !== 'DATABASE_MISSING') throw classified;
+  }
+  await createDatabase(options);
+  for (let attempt = 1; ; attempt++) {
+    try {
+      return await connect(options, options.database);
+    } catch (error) {
+      const classified = classifySqlServer(error, doing);
+      // Another process is making it: it is there, and cannot be opened yet.
+      if (classified.code !== 'DATABASE_MISSING' || attempt === 20) throw classified;
+      await pause(100);
+    }
+  }
+}
+
+/** A pool that has answered once. */
+async function connect(options: ControlOptions, database: string): Promise<Knex> {
+  const login = loginOf(options, database);
+  const knex = makeKnex({
+    client: SqlServerClient,
+    connection: login as Knex.StaticConnectionConfig,
+    // Its message would carry the bound values (invariant 12).
+    compileSqlOnError: false,
+    // Whatever it would print on its own reaches the caller as a rejection, classified and without secrets.
+    log: { warn: quiet, error: quiet, debug: quiet, deprecate: quiet },
+    acquireConnectionTimeout: options.timeoutMs ?? 15_000,
+    pool: { min: 0, max: options.maxConnections ?? 4, idleTimeoutMillis: 60_000 },
+  });
+  try {
+    await knex.raw('SELECT 1 AS one');
+    return knex;
+  } catch (error) {
+    await knex.destroy().catch(() => undefined);
+    throw error;
+  }
+}
+
+function loginOf(options: ControlOptions, database: string): SessionSettings & Record<string, unknown> {
+  const silenceMs = options.silenceMs ?? 60_000;
+  const login = sqlServerLogin(addressOf(options), database);
+  return {
+    ...login,
+    options: {
+      ...login.options,
+      appName: options.applicationName ?? 'sluice control',
+      ...(options.timeoutMs === undefined ? {} : { connectTimeout: options.timeoutMs }),
+      requestTimeout: silenceMs,
+      // No answer to the cancellation either: the connection is given up.
+      cancelTimeout: Math.min(silenceMs || 5000, 5000),
+      lowerCaseGuids: true,
+      readOnlyIntent: false,
+    },
+    // What text and counts mean must not depend on the server's or the login's settings.
+    sessionStart: `SET NOCOUNT OFF; SET LANGUAGE us_english; SET DATEFORMAT ymd; SET LOCK_TIMEOUT ${Math.round(options.lockWaitMs ?? 10_000)}`,
+  };
+}
+
+function addressOf(options: ControlOptions) {
+  try {
+    return parseSqlServerAddress(options.url);
+  } catch (error) {
+    if (!(error instanceof SluiceError)) throw error;
+    throw new SluiceError('CONFIG_INVALID', `DEST_URL cannot be used: ${error.message}`, {
+      hint: error.hint ?? undefined,
+    });
+  }
+}
+
+function quiet(): void {}
+
+async function createDatabase(options: ControlOptions): Promise<void> {
+  const doing = `create the control database ${options.database}`;
+  const name = `[${options.database.replaceAll(']', ']]')}]`;
+  let knex: Knex | null = null;
+  try {
+    // From the database the URL names, else from the one every server has. It may take its time.
+    knex = await connect({ ...options, maxConnections: 1, silenceMs: 0 }, addressOf(options).database ?? 'master');
+    await knex.raw(`CREATE DATABASE ${name.replaceAll('?', '\\?')}`);
+    const [made] = await rowsOf<{ versioned: number }>(
+      knex.raw('SELECT is_read_committed_snapshot_on AS versioned FROM sys.databases WHERE name = ?', [
+        options.database,
+      ]),
+    );
+    // Readers of the views, and of our own tables, then wait for no writer. Nobody is in there yet.
+    if (made?.versioned === 0)
+      await knex.raw(`ALTER DATABASE ${name.replaceAll('?', '\\?')} SET READ_COMMITTED_SNAPSHOT ON`);
+  } catch (error) {
+    // 1801: another process made it between our look and our statement.
+    if (numberOf(error) === 1801) return;
+    const classified = classifySqlServer(error, doing);
+    throw classified.code === 'PERMISSION_DENIED'
+      ? new SluiceError('PERMISSION_DENIED', classified.message, {
+          hint: `Ask a DBA to run: CREATE DATABASE ${name}; and make the login a member of its db_owner.`,
+          cause: classified.cause,
+        })
+      : classified;
+  } finally {
+    await knex?.destroy().catch(() => undefined);
+  }
+}
