@@ -41,7 +41,7 @@ export interface ControlDialect {
    */
   fingerprints(queries: Queries): Promise<{ plan: string; config: string; minReaderVersion: number }>;
   /**
-   * Updates many rows of mapping_state in one statement: adds to totals, replaces the rest where given. Rows of unknown
+   * Updates many rows of mapping_state in few statements: adds to totals, replaces the rest where given. Rows of unknown
    * mappings are left out.
    */
   addCounters(queries: Queries, rows: readonly CounterRow[]): Promise<void>;
@@ -54,7 +54,7 @@ export interface ControlDialect {
   insertRows(queries: Queries, table: string, rows: readonly Record<string, unknown>[]): Promise<void>;
   /** Copies what a person sees of the stream into `table_mappings`, where it differs. */
   refreshDisplay(queries: Queries): Promise<void>;
-  /** Inserts those rows that `unique` does not hold yet, in one statement; resolves to how many were new. */
+  /** Inserts those rows that `unique` does not hold yet, in few statements; resolves to how many were new. */
   insertMissing(
     queries: Queries,
     table: string,

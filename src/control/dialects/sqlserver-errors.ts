@@ -89,7 +89,7 @@ interface DriverError {
 function firstOf(thrown: unknown): DriverError {
   const error = (thrown ?? {}) as DriverError;
   const first = Array.isArray(error.errors) ? (error.errors as readonly unknown[])[0] : undefined;
-  return (first ?? error);
+  return first ?? error;
 }
 
 export function numberOf(thrown: unknown): number | null {

@@ -38,6 +38,10 @@ function hashOf(columns: string, from: string, order: string): string {
 
 const DAY_MS = 86_400_000;
 
+/** A statement takes 2,100 parameters at most. */
+const MOST_PARAMETERS = 2000;
+const COUNTER_ROWS = 200;
+
 const UNIQUE_VIOLATIONS = [2601, 2627];
 
 export const sqlserverDialect: ControlDialect = {
@@ -94,31 +98,30 @@ export const sqlserverDialect: ControlDialect = {
   },
 
   async addCounters(queries, rows) {
-    const lsns = packed(rows);
-    await queries.raw(
-      `UPDATE s SET
-         rows_inserted = s.rows_inserted + v.inserted, rows_updated = s.rows_updated + v.updated,
-         rows_deleted = s.rows_deleted + v.deleted, rows_failed = s.rows_failed + v.failed,
-         position = COALESCE(v.position, s.position),
-         display_lsn = CASE WHEN v.lsn_length IS NULL THEN s.display_lsn ELSE SUBSTRING(?, v.lsn_at, v.lsn_length) END,
-         last_commit_at = COALESCE(DATEADD(millisecond, v.commit_ms, DATEADD(day, v.commit_day, CAST('1970-01-01' AS datetime2(3)))), s.last_commit_at),
-         lag_seconds = COALESCE(v.lag, s.lag_seconds), updated_at = SYSUTCDATETIME()
-       FROM dbo.mapping_state AS s
-       JOIN OPENJSON(?) WITH (uid uniqueidentifier '$.uid', inserted bigint '$.inserted', updated bigint '$.updated',
-         deleted bigint '$.deleted', failed bigint '$.failed', position nvarchar(max) '$.position', lsn_at int '$.lsn_at',
-         lsn_length int '$.lsn_length', commit_day int '$.commit_day', commit_ms int '$.commit_ms', lag float '$.lag') AS v
-         ON v.uid = s.mapping_uid`,
-      [lsns.bytes, JSON.stringify(rows.map((row, index) => ({ ...counterJson(row), ...lsns.places[index] })))],
-    );
+    for (let at = 0; at < rows.length; at += COUNTER_ROWS) {
+      const part = rows.slice(at, at + COUNTER_ROWS);
+      await queries.raw(
+        `UPDATE s SET
+           rows_inserted = s.rows_inserted + v.inserted, rows_updated = s.rows_updated + v.updated,
+           rows_deleted = s.rows_deleted + v.deleted, rows_failed = s.rows_failed + v.failed,
+           position = COALESCE(v.position, s.position), display_lsn = COALESCE(v.lsn, s.display_lsn),
+           last_commit_at = COALESCE(DATEADD(millisecond, v.commit_ms, DATEADD(day, v.commit_day, CAST('1970-01-01' AS datetime2(3)))), s.last_commit_at),
+           lag_seconds = COALESCE(v.lag, s.lag_seconds), updated_at = SYSUTCDATETIME()
+         FROM dbo.mapping_state AS s
+         JOIN (VALUES ${part.map(() => COUNTER_VALUES).join(', ')})
+           AS v (uid, inserted, updated, deleted, failed, position, lsn, commit_day, commit_ms, lag)
+           ON v.uid = s.mapping_uid`,
+        part.flatMap(counterBindings),
+      );
+    }
   },
 
-  // For a row it does not change, an update takes the same lock as for one it does. (UPDLOCK would do on SQL Server itself.)
   async lockRows<T>(queries: Queries, query: Knex.QueryBuilder, column: string) {
     return (await query.update({ [column]: queries.ref(column) }).returning('*')) as T[];
   },
 
   async insertRows(queries, table, rows) {
-    if (rows.length > 0) await queries.raw(...fromJson(table, rows, ''));
+    for (const part of inStatements(rows)) await queries.raw(...insertOf(table, part, ''));
   },
 
   async refreshDisplay(queries) {
@@ -131,36 +134,56 @@ export const sqlserverDialect: ControlDialect = {
   },
 
   async insertMissing(queries, table, rows, unique) {
-    if (rows.length === 0) return 0;
     const same = unique.map((column) => `o.${bracket(column)} = v.${bracket(column)}`).join(' AND ');
     const missing = `WHERE NOT EXISTS (SELECT 1 FROM ${bracket(table)} AS o WHERE ${same})`;
-    for (let attempt = 1; ; attempt++) {
-      try {
-        const made = await rowsOf(queries.raw(...fromJson(table, rows, missing, unique[0])));
-        return made.length;
-      } catch (error) {
-        // Somebody else inserted one of them between our look and our write: look again.
-        if (attempt === 5 || !this.isDuplicate(error)) throw error;
-      }
-    }
+    let made = 0;
+    for (const part of inStatements(rows))
+      made += await insertRetrying(queries, insertOf(table, part, missing, unique[0]));
+    return made;
   },
 };
 
-/** Rows travel as one JSON text, whatever their number; text turns into the columns' types as a literal would. */
-function fromJson(
+async function insertRetrying(queries: Queries, [sql, bindings]: [string, Binding[]]): Promise<number> {
+  for (let attempt = 1; ; attempt++) {
+    try {
+      return (await rowsOf(queries.raw(sql, bindings))).length;
+    } catch (error) {
+      // Somebody else inserted one of them between our look and our write: look again.
+      if (attempt === 5 || !UNIQUE_VIOLATIONS.includes(numberOf(error) ?? 0)) throw error;
+    }
+  }
+}
+
+type Binding = string | Buffer | null;
+
+function* inStatements<T extends Record<string, unknown>>(rows: readonly T[]): Generator<readonly T[]> {
+  const size = Math.floor(MOST_PARAMETERS / Math.max(1, Object.keys(rows[0] ?? {}).length));
+  for (let at = 0; at < rows.length; at += size) yield rows.slice(at, at + size);
+}
+
+/** Values are bound as text, which turns into the columns' types as a literal would: so all rows of a column are of one type. */
+function insertOf(
   table: string,
   rows: readonly Record<string, unknown>[],
   where: string,
   output?: string,
-): [sql: string, bindings: string[]] {
+): [sql: string, bindings: Binding[]] {
   const names = Object.keys(rows[0] ?? {});
   const columns = names.map(bracket).join(', ');
-  const shape = names.map((name) => `${bracket(name)} nvarchar(max) '$.${name}'`).join(', ');
-  const answer = output === undefined ? '' : `OUTPUT inserted.${bracket(output)}`;
+  const values = `(${names.map(() => '?').join(', ')})`;
   return [
-    `INSERT INTO ${bracket(table)} (${columns}) ${answer} SELECT ${names.map((name) => `v.${bracket(name)}`).join(', ')} FROM OPENJSON(?) WITH (${shape}) AS v ${where}`,
-    [JSON.stringify(rows)],
+    `INSERT INTO ${bracket(table)} (${columns}) ${output === undefined ? '' : `OUTPUT inserted.${bracket(output)}`}
+     SELECT ${names.map((name) => `v.${bracket(name)}`).join(', ')}
+     FROM (VALUES ${rows.map(() => values).join(', ')}) AS v (${columns}) ${where}`,
+    rows.flatMap((row) => names.map((name) => textOf(row[name]))),
   ];
+}
+
+function textOf(value: unknown): string | null {
+  if (value === null || value === undefined) return null;
+  if (typeof value === 'string') return value;
+  if (typeof value === 'number') return String(value);
+  throw new Error(`a value of type ${typeof value} has no text`);
 }
 
 /** Of names of our own tables and columns only. */
@@ -172,34 +195,22 @@ async function rowsOf<T>(answer: Knex.Raw): Promise<T[]> {
   return (await answer) as T[];
 }
 
-/** All LSNs end to end: bytes go as a parameter, since JSON has none. */
-function packed(rows: readonly CounterRow[]): { bytes: Buffer; places: (Record<string, number> | undefined)[] } {
-  const pieces: Uint8Array[] = [];
-  let at = 1;
-  const places = rows.map(({ displayLsn }) => {
-    if (!displayLsn) return undefined;
-    const place = { lsn_at: at, lsn_length: displayLsn.length };
-    pieces.push(displayLsn);
-    at += displayLsn.length;
-    return place;
-  });
-  return { bytes: Buffer.concat(pieces), places };
-}
+const COUNTER_VALUES =
+  '(CAST(? AS uniqueidentifier), CAST(? AS bigint), CAST(? AS bigint), CAST(? AS bigint), CAST(? AS bigint), ?, CAST(? AS varbinary(64)), CAST(? AS int), CAST(? AS int), CAST(? AS float))';
 
-function counterJson(row: CounterRow): Record<string, unknown> {
+function counterBindings(row: CounterRow): Binding[] {
   const commit = row.lastCommitAt ?? null;
   const day = commit === null ? null : Math.floor(commit / DAY_MS);
-  return {
-    uid: row.mappingUid,
-    inserted: row.inserted,
-    updated: row.updated,
-    deleted: row.deleted,
-    failed: row.failed,
-    position: row.position ?? null,
-    commit_day: day,
-    commit_ms: commit === null || day === null ? null : Math.floor(commit - day * DAY_MS),
-    lag: row.lagSeconds ?? null,
-  };
+  const lsn = row.displayLsn ?? null;
+  return [
+    row.mappingUid,
+    ...[row.inserted, row.updated, row.deleted, row.failed].map(String),
+    row.position ?? null,
+    lsn === null ? null : Buffer.from(lsn),
+    textOf(day),
+    textOf(commit === null || day === null ? null : Math.floor(commit - day * DAY_MS)),
+    textOf(row.lagSeconds),
+  ];
 }
 
 async function open(options: ControlOptions): Promise<Knex> {
