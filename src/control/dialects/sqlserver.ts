@@ -40,7 +40,6 @@ const DAY_MS = 86_400_000;
 
 /** A statement takes 2,100 parameters at most. */
 const MOST_PARAMETERS = 2000;
-const COUNTER_ROWS = 200;
 
 const UNIQUE_VIOLATIONS = [2601, 2627];
 
@@ -97,23 +96,35 @@ export const sqlserverDialect: ControlDialect = {
     };
   },
 
+  // One JSON text, whatever the number of rows. Bytes have no form in JSON, and a stand-in leaves the escapes of its texts as they
+  // are: both travel end to end in parameters of their own, and each row says where its piece lies.
   async addCounters(queries, rows) {
-    for (let at = 0; at < rows.length; at += COUNTER_ROWS) {
-      const part = rows.slice(at, at + COUNTER_ROWS);
-      await queries.raw(
-        `UPDATE s SET
-           rows_inserted = s.rows_inserted + v.inserted, rows_updated = s.rows_updated + v.updated,
-           rows_deleted = s.rows_deleted + v.deleted, rows_failed = s.rows_failed + v.failed,
-           position = COALESCE(v.position, s.position), display_lsn = COALESCE(v.lsn, s.display_lsn),
-           last_commit_at = COALESCE(DATEADD(millisecond, v.commit_ms, DATEADD(day, v.commit_day, CAST('1970-01-01' AS datetime2(3)))), s.last_commit_at),
-           lag_seconds = COALESCE(v.lag, s.lag_seconds), updated_at = SYSUTCDATETIME()
-         FROM dbo.mapping_state AS s
-         JOIN (VALUES ${part.map(() => COUNTER_VALUES).join(', ')})
-           AS v (uid, inserted, updated, deleted, failed, position, lsn, commit_day, commit_ms, lag)
-           ON v.uid = s.mapping_uid`,
-        part.flatMap(counterBindings),
-      );
-    }
+    if (rows.length === 0) return;
+    const lsns = rows.map((row) => row.displayLsn ?? null);
+    const positions = rows.map((row) => row.position ?? null);
+    const [lsnPlaces, positionPlaces] = [placesOf(lsns), placesOf(positions)];
+    const json = rows.map((row, index) => counterJson(row, lsnPlaces[index], positionPlaces[index]));
+    await queries.raw(
+      `UPDATE s SET
+         rows_inserted = s.rows_inserted + v.inserted, rows_updated = s.rows_updated + v.updated,
+         rows_deleted = s.rows_deleted + v.deleted, rows_failed = s.rows_failed + v.failed,
+         position = CASE WHEN v.position_at IS NULL THEN s.position ELSE SUBSTRING(?, v.position_at, v.position_length) END,
+         display_lsn = CASE WHEN v.lsn_at IS NULL THEN s.display_lsn ELSE SUBSTRING(?, v.lsn_at, v.lsn_length) END,
+         last_commit_at = COALESCE(CAST(v.commit_at AS datetime2(3)), s.last_commit_at),
+         lag_seconds = COALESCE(v.lag, s.lag_seconds), updated_at = SYSUTCDATETIME()
+       FROM dbo.mapping_state AS s
+       JOIN OPENJSON(?) WITH (uid uniqueidentifier '$.uid', inserted bigint '$.inserted', updated bigint '$.updated',
+         deleted bigint '$.deleted', failed bigint '$.failed', position_at int '$.position_at',
+         position_length int '$.position_length', lsn_at int '$.lsn_at', lsn_length int '$.lsn_length',
+         commit_at nvarchar(30) '$.commit_at', lag float '$.lag') AS v
+         ON v.uid = s.mapping_uid`,
+      [
+        positions.join(''),
+        // Not empty: a parameter of no bytes has no type everywhere.
+        Buffer.concat([...lsns.filter((lsn) => lsn !== null), Buffer.of(0)]),
+        JSON.stringify(json),
+      ],
+    );
   },
 
   async lockRows<T>(queries: Queries, query: Knex.QueryBuilder, column: string) {
@@ -154,7 +165,7 @@ async function insertRetrying(queries: Queries, [sql, bindings]: [string, Bindin
   }
 }
 
-type Binding = string | Buffer | null;
+type Binding = string | null;
 
 function* inStatements<T extends Record<string, unknown>>(rows: readonly T[]): Generator<readonly T[]> {
   const size = Math.floor(MOST_PARAMETERS / Math.max(1, Object.keys(rows[0] ?? {}).length));
@@ -195,22 +206,37 @@ async function rowsOf<T>(answer: Knex.Raw): Promise<T[]> {
   return (await answer) as T[];
 }
 
-const COUNTER_VALUES =
-  '(CAST(? AS uniqueidentifier), CAST(? AS bigint), CAST(? AS bigint), CAST(? AS bigint), CAST(? AS bigint), ?, CAST(? AS varbinary(64)), CAST(? AS int), CAST(? AS int), CAST(? AS float))';
+interface Place {
+  readonly at: number;
+  readonly length: number;
+}
 
-function counterBindings(row: CounterRow): Binding[] {
+/** Where each piece begins when they lie end to end, counted from 1. */
+function placesOf(pieces: readonly ({ readonly length: number } | null)[]): (Place | null)[] {
+  let at = 1;
+  return pieces.map((piece) => {
+    if (piece === null) return null;
+    const place = { at, length: piece.length };
+    at += piece.length;
+    return place;
+  });
+}
+
+function counterJson(row: CounterRow, lsn?: Place | null, position?: Place | null): Record<string, unknown> {
   const commit = row.lastCommitAt ?? null;
-  const day = commit === null ? null : Math.floor(commit / DAY_MS);
-  const lsn = row.displayLsn ?? null;
-  return [
-    row.mappingUid,
-    ...[row.inserted, row.updated, row.deleted, row.failed].map(String),
-    row.position ?? null,
-    lsn === null ? null : Buffer.from(lsn),
-    textOf(day),
-    textOf(commit === null || day === null ? null : Math.floor(commit - day * DAY_MS)),
-    textOf(row.lagSeconds),
-  ];
+  return {
+    uid: row.mappingUid,
+    inserted: row.inserted,
+    updated: row.updated,
+    deleted: row.deleted,
+    failed: row.failed,
+    position_at: position?.at,
+    position_length: position?.length,
+    lsn_at: lsn?.at,
+    lsn_length: lsn?.length,
+    commit_at: commit === null ? null : new Date(commit).toISOString().slice(0, 23),
+    lag: row.lagSeconds ?? null,
+  };
 }
 
 async function open(options: ControlOptions): Promise<Knex> {
