@@ -25,13 +25,13 @@ module.exports = {
       name: 'engines-do-not-know-each-other',
       severity: 'error',
       from: { path: '^src/engines/([^/]+)/' },
-      to: { path: '^src/engines/[^/]+/', pathNot: '^src/engines/$1/' },
+      to: { path: '^src/engines/[^/]+/', pathNot: '^src/engines/($1|contract)/' },
     },
     {
       name: 'only-the-registry-names-engines',
       comment: 'everything else asks for capabilities through src/engines/registry.ts',
       severity: 'error',
-      from: { path: '^src/', pathNot: '^src/engines/(registry\\.ts|[^/]+/)|^src/demo/' },
+      from: { path: '^src/', pathNot: '^src/engines/(registry\\.ts|contract\\.ts|[^/]+/)|^src/demo/' },
       to: { path: '^src/engines/[^/]+/' },
     },
     {

@@ -387,6 +387,7 @@ export class Service {
       batchMaxBytes: settings.batch_max_bytes,
       leaseMs: settings.lease_seconds * 1000,
       idleMs: settings.cdc_check_interval_seconds * 1000,
+      pollMs: settings.cdc_check_interval_seconds * 1000,
       retryAttempts: settings.max_retry_attempts,
       retryDelayMs: settings.retry_delay_seconds * 1000,
       holdMaxBytes: settings.hold_max_bytes,

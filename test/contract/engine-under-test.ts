@@ -18,6 +18,8 @@ export interface ContractDatabase {
   execute(sql: string): Promise<void>;
   /** The table's rows in key order, columns as asked, as exact text; null for NULL. */
   rows(table: TableName, columns: readonly string[]): Promise<(string | null)[][]>;
+  /** Has the source record the table's changes, where that is not for the engine to do. */
+  capture?(table: TableName): Promise<void>;
   /** `a.b` quoted as the engine wants it. */
   quote(table: TableName): string;
   drop(): Promise<void>;

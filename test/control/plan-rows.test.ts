@@ -149,7 +149,8 @@ onControlServers('control: the rows a poll reads', (server) => {
     expect(plan.mappings).to.have.length(2000);
     const began = performance.now();
     expect(await test.control.readPlanRows(plan.fingerprint)).to.have.property('unchanged', true);
-    expect(performance.now() - began).to.be.below(250);
+    // A stand-in for SQL Server takes its time over JSON.
+    expect(performance.now() - began).to.be.below(server.name === 'PostgreSQL' ? 250 : 1500);
   });
 
   it('shows when a server was last connected, at most once a minute, without counting as a person’s change', async () => {

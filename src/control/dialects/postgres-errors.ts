@@ -1,6 +1,7 @@
 /** Errors of pg and knex on the control database, as ours. Messages carry no secret and no bound value (invariant 12). */
 import { SluiceError, type ErrorCode } from '../../model/errors.ts';
 import { redact } from '../../model/redact.ts';
+import { SOCKET_ERRORS } from '../../model/socket-errors.ts';
 
 const BY_STATE: Readonly<Record<string, ErrorCode>> = {
   '08': 'CONTROL_UNREACHABLE',
@@ -17,16 +18,8 @@ const BY_STATE: Readonly<Record<string, ErrorCode>> = {
   '57P02': 'CONTROL_UNREACHABLE',
   '57P03': 'CONTROL_UNREACHABLE',
   '57P05': 'CONTROL_UNREACHABLE',
-  DEPTH_ZERO_SELF_SIGNED_CERT: 'TLS_FAILED',
-  SELF_SIGNED_CERT_IN_CHAIN: 'TLS_FAILED',
-  UNABLE_TO_VERIFY_LEAF_SIGNATURE: 'TLS_FAILED',
-  UNABLE_TO_GET_ISSUER_CERT_LOCALLY: 'TLS_FAILED',
-  CERT_HAS_EXPIRED: 'TLS_FAILED',
-  ERR_TLS_CERT_ALTNAME_INVALID: 'TLS_FAILED',
 };
 
-const SOCKET_CODES =
-  /^(ENOTFOUND|EAI_AGAIN|ECONNREFUSED|EHOSTUNREACH|ENETUNREACH|ETIMEDOUT|ECONNRESET|EPIPE|ECONNABORTED)$/;
 const CONNECTION_TEXT =
   /timeout|terminated|Connection ended|not queryable|ended unexpectedly|closed the connection|Unable to acquire/i;
 
@@ -57,7 +50,8 @@ export function classifyPostgres(thrown: unknown, doing: string): SluiceError {
 function codeOf(thrown: unknown): ErrorCode {
   const state = stateOf(thrown);
   if (state !== null) {
-    if (SOCKET_CODES.test(state)) return 'CONTROL_UNREACHABLE';
+    const socket = SOCKET_ERRORS[state];
+    if (socket !== undefined) return socket === 'TLS_FAILED' ? socket : 'CONTROL_UNREACHABLE';
     const found = BY_STATE[state] ?? BY_STATE[state.slice(0, 2)];
     if (found) return found;
   }

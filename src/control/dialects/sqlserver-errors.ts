@@ -1,6 +1,7 @@
 /** Errors of tedious and knex on the control database, as ours. Messages carry no secret and no bound value (invariant 12). */
 import { SluiceError, type ErrorCode } from '../../model/errors.ts';
 import { redact } from '../../model/redact.ts';
+import { SOCKET_ERRORS } from '../../model/socket-errors.ts';
 
 /** SQL Server manual, Database engine events and errors. */
 const BY_NUMBER: Readonly<Record<number, ErrorCode>> = {
@@ -58,8 +59,19 @@ const QUOTING: ReadonlySet<number> = new Set([
   220, 232, 241, 242, 244, 245, 248, 515, 547, 2601, 2627, 2628, 8114, 8115, 8152, 8169,
 ]);
 
-const SOCKET_CODES =
-  /^(ENOTFOUND|EAI_AGAIN|ECONNREFUSED|EHOSTUNREACH|ENETUNREACH|ETIMEDOUT|ECONNRESET|EPIPE|ECONNABORTED|ESOCKET|ECONNCLOSED|ETIMEOUT|EINSTLOOKUP|EINVALIDSTATE|ENOTOPEN)$/;
+/**
+ * Servers that speak T-SQL on top of another engine pass on that engine's errors under one number where SQL Server has none of
+ * its own: told by their words.
+ */
+const BY_WORDS: readonly (readonly [RegExp, ErrorCode])[] = [
+  [/^canceling statement due to lock timeout/, 'TIMEOUT'],
+  [/^deadlock detected/, 'DEADLOCK'],
+  [/^terminating connection due to/, 'CONTROL_UNREACHABLE'],
+  [/^relation ".*" does not exist/, 'CONFIG_INVALID'],
+  [/^permission denied|^must be owner of/, 'PERMISSION_DENIED'],
+];
+
+const DRIVER_CODES = /^(ESOCKET|ECONNCLOSED|ETIMEOUT|EINSTLOOKUP|EINVALIDSTATE|ENOTOPEN)$/;
 const CONNECTION_TEXT =
   /Failed to connect|Could not connect|getaddrinfo|Connection lost|connection ended|socket hang up|Timeout acquiring|LoggedIn state|Connection is closed/i;
 const TLS_TEXT = /self.signed|certificate|\bSSL\b|\bTLS\b|unable to verify|altnames|EPROTO/i;
@@ -113,9 +125,14 @@ function codeOf(error: DriverError): ErrorCode {
   if (found) return found;
   const text = textOf(error);
   if (TLS_TEXT.test(text)) return 'TLS_FAILED';
-  const codes = [error.code, (error.cause as DriverError | undefined)?.code];
-  if (codes.some((each) => typeof each === 'string' && SOCKET_CODES.test(each))) return 'CONTROL_UNREACHABLE';
+  if (error.code === 'ELOGIN') return 'LOGIN_FAILED';
   if (error.code === 'EENCRYPT') return 'TLS_FAILED';
+  for (const code of [error.code, (error.cause as DriverError | undefined)?.code]) {
+    if (typeof code === 'string' && (SOCKET_ERRORS[code] !== undefined || DRIVER_CODES.test(code)))
+      return 'CONTROL_UNREACHABLE';
+  }
+  const words = BY_WORDS.find(([pattern]) => pattern.test(text));
+  if (words) return words[1];
   return CONNECTION_TEXT.test(text) ? 'CONTROL_UNREACHABLE' : 'INTERNAL';
 }
 

@@ -332,8 +332,8 @@ async function createDatabase(options: ControlOptions): Promise<void> {
     if (made?.versioned === 0)
       await knex.raw(`ALTER DATABASE ${name.replaceAll('?', '\\?')} SET READ_COMMITTED_SNAPSHOT ON`);
   } catch (error) {
-    // 1801: another process made it between our look and our statement.
-    if (numberOf(error) === 1801) return;
+    // 1801 (or its row is there): another process made it between our look and our statement.
+    if ([1801, ...UNIQUE_VIOLATIONS].includes(numberOf(error) ?? 0)) return;
     const classified = classifySqlServer(error, doing);
     throw classified.code === 'PERMISSION_DENIED'
       ? new SluiceError('PERMISSION_DENIED', classified.message, {

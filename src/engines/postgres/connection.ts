@@ -3,6 +3,7 @@ import pg from 'pg';
 import { parse } from 'pg-connection-string';
 import { SluiceError } from '../../model/errors.ts';
 import type { Installation, OpenOptions } from '../contract.ts';
+import { SessionPool, type PooledSession } from '../session-pool.ts';
 import { classify } from './errors.ts';
 
 /** Every value arrives as the server's own text: the driver's parsers lose digits and microseconds (invariant 6). */
@@ -22,7 +23,7 @@ const SESSION_SETTINGS = `
 export type Row = Readonly<Record<string, string | null>>;
 
 /** One connection, in our hands only. */
-export class Session {
+export class Session implements PooledSession {
   readonly client: pg.Client;
   /** Set once the connection is gone; whoever holds the session must open another. */
   lost: Error | null = null;
@@ -97,6 +98,10 @@ export class Session {
     }
   }
 
+  onEnd(listener: () => void): void {
+    this.client.once('end', listener);
+  }
+
   async end(): Promise<void> {
     await this.client.end().catch(() => undefined);
   }
@@ -117,12 +122,9 @@ export class Connection {
   /** What the connection string says beyond libpq's parameters. */
   readonly options: PostgresOptions;
   readonly #config: pg.ClientConfig;
-  readonly #sessions = new Set<Session>();
-  readonly #idle: Session[] = [];
-  readonly #maxIdle: number;
+  readonly #pool: SessionPool<Session>;
   /** sslmode=prefer and absent: what the server turned out to support. */
   #plainText = false;
-  #closed = false;
 
   constructor(options: OpenOptions) {
     this.installation = options.installation;
@@ -140,48 +142,30 @@ export class Connection {
     this.user = config.user ?? null;
     this.#plainText = !preferTls;
     this.database = this.#config.database ?? this.#config.user ?? 'postgres';
-    this.#maxIdle = options.maxSessions ?? 4;
+    this.#pool = new SessionPool(this.database, options.maxSessions ?? 4);
   }
 
   /** A session of the caller's own; end it with `release`. `replication`: speaks the replication protocol. */
-  async open(options: { replication?: boolean } = {}): Promise<Session> {
-    if (this.#closed) throw new SluiceError('CONNECTION_LOST', `database ${this.database}: already closed`);
-    const session = await this.#connect(options.replication ?? false);
-    this.#sessions.add(session);
-    session.client.once('end', () => this.#sessions.delete(session));
-    return session;
+  open(options: { replication?: boolean } = {}): Promise<Session> {
+    return this.#pool.open(() => this.#connect(options.replication ?? false));
   }
 
-  async release(session: Session): Promise<void> {
-    this.#sessions.delete(session);
-    await session.end();
+  release(session: Session): Promise<void> {
+    return this.#pool.release(session);
   }
 
   /** Runs `work` on a pooled session: for short queries. A session that failed is not used again. */
-  async use<T>(work: (session: Session) => Promise<T>): Promise<T> {
-    let session = this.#idle.pop();
-    while (session?.lost) session = this.#idle.pop();
-    session ??= await this.open();
-    try {
-      const result = await work(session);
-      if (this.#closed || session.lost || this.#idle.length >= this.#maxIdle) await this.release(session);
-      else this.#idle.push(session);
-      return result;
-    } catch (error) {
-      await this.release(session);
-      throw error;
-    }
+  use<T>(work: (session: Session) => Promise<T>): Promise<T> {
+    return this.#pool.use(() => this.#connect(false), work);
   }
 
   query(doing: string, text: string, values: readonly unknown[] = []): Promise<Row[]> {
     return this.use((session) => session.query(doing, text, values));
   }
 
-  async close(): Promise<void> {
-    this.#closed = true;
-    this.#idle.length = 0;
-    for (const session of [...this.#sessions]) session.destroy();
-    this.#sessions.clear();
+  close(): Promise<void> {
+    this.#pool.close();
+    return Promise.resolve();
   }
 
   async #connect(replication: boolean): Promise<Session> {

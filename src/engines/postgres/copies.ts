@@ -15,10 +15,12 @@ import type { Connection, Session } from './connection.ts';
 import { createTableSql, ownDesign } from './ddl.ts';
 import { PostgresCopy } from './copy.ts';
 import { PostgresFold } from './fold.ts';
-import { backlogTable, createBacklogSql, stagingTable } from './home.ts';
-import { pastFrozenHolders, sessionId } from './locks.ts';
+import { backlogTable, stagingTable } from '../home-tables.ts';
+import { isSameShape, routeFor } from '../stored-route.ts';
+import { createBacklogSql } from './home.ts';
+import { endCopier, pastFrozenHolders, sessionId } from './locks.ts';
 import { addColumns, reshapeRoute } from './reshape.ts';
-import { ROUTE_COLUMNS, routeOf, type StoredRoute } from './routes.ts';
+import { ROUTE_COLUMNS, routeOf } from './routes.ts';
 import { quoteIdentifier, quoteTable } from './sql.ts';
 import { APPLY_SETTINGS } from './table-applier.ts';
 
@@ -73,15 +75,16 @@ export class PostgresCopies implements CopyDestination {
         request.lockWaitMs,
         async (bump) => {
           const row = await claim(session, request, id);
+          // A copier that is frozen with the table locked (fill.ts) would be waited for.
+          if (row['copy_generation'] !== null) await endCopier(this.#connection, session, request.mappingUid);
           const route = routeFor(request);
-          const sameShape =
-            row['copy_route'] !== null &&
-            JSON.stringify(normalized(JSON.parse(row['copy_route'] ?? '{}') as StoredRoute)) ===
-              JSON.stringify(normalized(route));
           const resumes =
-            row['copy_generation'] !== null && Number(row['copy_request']) === request.requestId && sameShape;
+            row['copy_generation'] !== null &&
+            Number(row['copy_request']) === request.requestId &&
+            isSameShape(row['copy_route'] ?? null, route);
           if (resumes) return Number(row['copy_generation']);
           await discardCopy(
+            this.#connection,
             session,
             request.mappingUid,
             row['copy_generation'] ?? null,
@@ -122,6 +125,7 @@ export class PostgresCopies implements CopyDestination {
     await this.#change(mappingUid, 30_000, async (session, row, bump) => {
       if (row['copy_generation'] === null) return;
       await discardCopy(
+        this.#connection,
         session,
         mappingUid,
         row['copy_generation'] ?? null,
@@ -199,7 +203,7 @@ export class PostgresCopies implements CopyDestination {
     let held = false;
     await this.#change(mappingUid, lockWaitMs, async (session, row) => {
       if (row['stream'] === null) return;
-      await holdMapping(session, mappingUid);
+      await holdMapping(this.#connection, session, mappingUid);
       held = true;
     });
     return held;
@@ -226,6 +230,7 @@ export class PostgresCopies implements CopyDestination {
   async forget(mappingUid: string): Promise<void> {
     await this.#change(mappingUid, 30_000, async (session, row, bump) => {
       await discardCopy(
+        this.#connection,
         session,
         mappingUid,
         row['copy_generation'] ?? null,
@@ -316,17 +321,6 @@ export class PostgresCopies implements CopyDestination {
   }
 }
 
-function routeFor(request: GenerationRequest): StoredRoute {
-  return {
-    relationId: request.source.id,
-    source: request.source.name,
-    target: request.target,
-    columns: request.columns,
-    key: request.key,
-    storage: request.source.storage ?? null,
-  };
-}
-
 /** The mapping's generation row, made when there is none, now this copier's. Throws FENCED for an older copier. */
 async function claim(
   session: Session,
@@ -350,6 +344,7 @@ async function claim(
 
 /** Staging table, backlog and chunk marks of a copy (or the backlog of a hold that a new copy makes pointless). */
 async function discardCopy(
+  connection: Connection,
   session: Session,
   mappingUid: string,
   copyGeneration: string | null,
@@ -362,7 +357,10 @@ async function discardCopy(
   if (backlog !== null && backlogGeneration !== null) {
     statements.push(`DROP TABLE IF EXISTS ${quoteTable(backlogTable(mappingUid, Number(backlogGeneration)))}`);
   }
-  if (statements.length > 0) await session.run('discard an unfinished copy', statements);
+  if (statements.length > 0) {
+    await endCopier(connection, session, mappingUid);
+    await session.run('discard an unfinished copy', statements);
+  }
   await session.query('discard chunk marks', `DELETE FROM sluice.chunks WHERE mapping_uid = $1`, [mappingUid]);
 }
 
@@ -376,19 +374,6 @@ function stagingSql(request: GenerationRequest, name: TableName): string[] {
   const schema =
     designed.types.length > 0 ? [`CREATE SCHEMA IF NOT EXISTS ${quoteIdentifier(request.target.schema)}`] : [];
   return [...schema, ...designed.types, createTableSql(designed, name)];
-}
-
-function normalized(route: StoredRoute): unknown {
-  return [
-    route.relationId,
-    route.source.schema,
-    route.source.table,
-    route.target.schema,
-    route.target.table,
-    route.columns.map((column) => [column.source, column.target]),
-    route.key,
-    route.likeLive ?? false,
-  ];
 }
 
 function numberOrNull(text: string | null | undefined): number | null {

@@ -7,11 +7,13 @@ import { PostgresCatalog } from './catalog.ts';
 import type { Connection, Session } from './connection.ts';
 import { indexSql, keySql, ownDesign } from './ddl.ts';
 import { PostgresFold } from './fold.ts';
-import { stagingTable } from './home.ts';
+import { stagingTable } from '../home-tables.ts';
+import { copyRouteOf } from '../stored-route.ts';
 import { loadRows } from './loader.ts';
-import { suspendTriggers } from './applier.ts';
+import { requireUnguarded, suspend, suspendTriggers } from './applier.ts';
+import { beginFill } from './fill.ts';
 import { quoteIdentifier, quoteTable } from './sql.ts';
-import type { TableApplier } from './table-applier.ts';
+import { beginApplying, TableApplier } from './table-applier.ts';
 
 /** Keys in which staging and live table differ, or may by now: temporary, of the copier's session. */
 const DIFFERENCE = 'pg_temp.difference';
@@ -21,8 +23,11 @@ export class PostgresCopy extends PostgresFold implements CopySession {
   readonly #idleLoaders: Session[] = [];
   #plan: ChunkPlan | null = null;
   #planRead = false;
-  /** `absent`: renamed into place; `compared`: replaced by difference. Null: `compare` has not run in this session. */
-  #swap: 'absent' | 'compared' | null = null;
+  /**
+   * `absent`: renamed into place; `filled`: the rows are in, uncommitted; `compared`: replaced by difference. Null: `compare` has
+   * not run in this session.
+   */
+  #swap: 'absent' | 'filled' | 'compared' | null = null;
 
   constructor(connection: Connection, session: Session, request: GenerationRequest, generation: number) {
     super(connection, session, {
@@ -32,17 +37,7 @@ export class PostgresCopy extends PostgresFold implements CopySession {
       lockWaitMs: request.lockWaitMs,
       stream: request.stream,
       group: request.group,
-      route: {
-        mappingUid: request.mappingUid,
-        relationId: request.source.id,
-        source: request.source.name,
-        target: request.target,
-        columns: request.columns,
-        key: request.key,
-        live: false,
-        backlog: request.stream === null ? null : 'copy',
-        generation,
-      },
+      route: copyRouteOf(request, generation),
       target: stagingTable(request.mappingUid, generation),
     });
     this.#request = request;
@@ -143,13 +138,15 @@ export class PostgresCopy extends PostgresFold implements CopySession {
         await this.session.run('gather statistics', [`ANALYZE ${quoteTable(this.options.target)}`]);
         await this.#update('note that the key is built', 'is_key_built = true');
       });
-    try {
-      await work();
-    } catch (error) {
-      if (!hasCode(error, 'ROW_REFUSED')) throw error;
-      await this.#dropDuplicates();
-      await work();
-    }
+    await this.unlessEnded(async () => {
+      try {
+        await work();
+      } catch (error) {
+        if (!hasCode(error, 'ROW_REFUSED')) throw error;
+        await this.#dropDuplicates();
+        await work();
+      }
+    });
   }
 
   async buildIndexes(): Promise<void> {
@@ -162,10 +159,12 @@ export class PostgresCopy extends PostgresFold implements CopySession {
     );
     if (row?.['is_indexed'] === 't') return;
     const statements = indexSql(ownDesign(this.#request.design), this.options.target);
-    await this.session.transaction('BEGIN', async () => {
-      if (statements.length > 0) await this.session.run('build the indexes', statements);
-      await this.#update('note that the indexes are built', 'is_indexed = true');
-    });
+    await this.unlessEnded(() =>
+      this.session.transaction('BEGIN', async () => {
+        if (statements.length > 0) await this.session.run('build the indexes', statements);
+        await this.#update('note that the indexes are built', 'is_indexed = true');
+      }),
+    );
     await this.forgetTarget();
   }
 
@@ -173,6 +172,10 @@ export class PostgresCopy extends PostgresFold implements CopySession {
     const live = await this.#describeLive();
     if (!live) {
       this.#swap = 'absent';
+      return { differing: 0 };
+    }
+    if (await this.unlessEnded(() => this.#fill(live))) {
+      this.#swap = 'filled';
       return { differing: 0 };
     }
     this.#swap = 'compared';
@@ -201,6 +204,25 @@ export class PostgresCopy extends PostgresFold implements CopySession {
       `SET enable_seqscan = off`,
     ]);
     return { differing };
+  }
+
+  /** Only while no stream applies to the table: one that holds the position row must never wait for what is uncommitted here. */
+  async #fill(live: Table): Promise<boolean> {
+    if (live.kind === 'other') return false;
+    const [row] = await this.session.query(
+      'look how far the backlog was folded',
+      `SELECT folded_seq FROM sluice.generations WHERE mapping_uid = $1 AND NOT is_live`,
+      [this.options.mappingUid],
+    );
+    if (!row || !(await new PostgresCatalog(this.connection).isEmpty(live.name))) return false;
+    await requireUnguarded(live, () => suspend(this.session));
+    const columns = this.#columns().map((column) => column.name);
+    if (!(await beginFill(this.session, live.name, this.options.target, columns))) return false;
+    const applier = new TableApplier(this.session, live, this.options.route.columns, this.options.route.key, false);
+    beginApplying(this.session);
+    if (this.options.stream !== null) await applier.prepare();
+    this.filling = { applier, folded: row['folded_seq'] ?? '0' };
+    return true;
   }
 
   override async close(): Promise<void> {
@@ -232,6 +254,8 @@ export class PostgresCopy extends PostgresFold implements CopySession {
         ...(await this.#renameIndexes()),
         `ALTER TABLE ${quoteTable({ schema: target.schema, table: this.options.target.table })} RENAME TO ${quoteIdentifier(target.table)}`,
       ]);
+    } else if (this.#swap === 'filled') {
+      await this.session.run('drop the staging table', [`DROP TABLE ${quoteTable(this.options.target)}`]);
     } else {
       await this.session.run(`replace the rows of ${displayName(target)}`, [
         ...this.#differenceSql(),

@@ -7,9 +7,10 @@ import { suspendTriggers, takeGroup } from './applier.ts';
 import type { Connection } from './connection.ts';
 import { PostgresCopies } from './copies.ts';
 import { design } from './ddl.ts';
-import { backlogTable, prepareHome } from './home.ts';
+import { backlogTable } from '../home-tables.ts';
+import { prepareHome } from './home.ts';
 import { lanesOf } from './loader.ts';
-import { pastFrozenHolders } from './locks.ts';
+import { endCopier, pastFrozenHolders } from './locks.ts';
 import { remediesFor } from './reshape.ts';
 import { quoteTable } from './sql.ts';
 
@@ -75,6 +76,7 @@ export class PostgresDestination implements Destination {
           );
           const backlogs = mappings.filter((mapping) => mapping['backlog_generation'] !== null);
           if (backlogs.length > 0) {
+            for (const mapping of backlogs) await endCopier(this.#connection, session, mapping['mapping_uid'] ?? '');
             await session.run(
               'drop the backlogs',
               backlogs.map(

@@ -1,4 +1,5 @@
 import { SluiceError, type ErrorCode } from '../../model/errors.ts';
+import { SOCKET_ERRORS } from '../../model/socket-errors.ts';
 
 interface DriverError {
   readonly code?: unknown;
@@ -9,7 +10,7 @@ interface DriverError {
 }
 
 /**
- * Classes of SQLSTATE (PostgreSQL manual, Appendix A) and of Node's socket errors. Longest prefix wins.
+ * Classes of SQLSTATE (PostgreSQL manual, Appendix A). Longest prefix wins.
  * A message of the server may quote a row's values in its DETAIL, never in its primary message for these classes; the ones that
  * do (22P02 and the like) get a message of our own (invariant 12).
  */
@@ -37,20 +38,6 @@ const BY_STATE: Readonly<Record<string, ErrorCode>> = {
   '57P03': 'SERVER_BUSY',
   '57P05': 'CONNECTION_LOST',
   '58': 'SERVER_FULL',
-  ENOTFOUND: 'SERVER_UNREACHABLE',
-  EAI_AGAIN: 'SERVER_UNREACHABLE',
-  ECONNREFUSED: 'SERVER_UNREACHABLE',
-  EHOSTUNREACH: 'SERVER_UNREACHABLE',
-  ENETUNREACH: 'SERVER_UNREACHABLE',
-  ETIMEDOUT: 'SERVER_UNREACHABLE',
-  ECONNRESET: 'CONNECTION_LOST',
-  EPIPE: 'CONNECTION_LOST',
-  DEPTH_ZERO_SELF_SIGNED_CERT: 'TLS_FAILED',
-  SELF_SIGNED_CERT_IN_CHAIN: 'TLS_FAILED',
-  UNABLE_TO_VERIFY_LEAF_SIGNATURE: 'TLS_FAILED',
-  UNABLE_TO_GET_ISSUER_CERT_LOCALLY: 'TLS_FAILED',
-  CERT_HAS_EXPIRED: 'TLS_FAILED',
-  ERR_TLS_CERT_ALTNAME_INVALID: 'TLS_FAILED',
 };
 
 /** foreign_key_violation, unique_violation, exclusion_violation: all others are between a row and its table alone. */
@@ -82,7 +69,7 @@ export function classify(thrown: unknown, doing: string): SluiceError {
   const text = typeof error.message === 'string' ? error.message : String(thrown);
   const state = sqlState(thrown);
   let code: ErrorCode = 'INTERNAL';
-  if (state !== null) code = BY_STATE[state] ?? BY_STATE[state.slice(0, 2)] ?? 'INTERNAL';
+  if (state !== null) code = BY_STATE[state] ?? SOCKET_ERRORS[state] ?? BY_STATE[state.slice(0, 2)] ?? 'INTERNAL';
   else if (/terminated|Connection ended|not queryable|ended unexpectedly|closed the connection/i.test(text))
     code = 'CONNECTION_LOST';
   else if (/timeout/i.test(text)) code = 'SERVER_UNREACHABLE';

@@ -9,7 +9,7 @@ import { requireUnguarded, suspend } from './applier.ts';
 import { PostgresCatalog } from './catalog.ts';
 import type { Connection, Session } from './connection.ts';
 import { sqlState } from './errors.ts';
-import { backlogTable } from './home.ts';
+import { backlogTable } from '../home-tables.ts';
 import { isLockFailure, pastFrozenHolders } from './locks.ts';
 import { quoteTable } from './sql.ts';
 import { beginApplying, TableApplier } from './table-applier.ts';
@@ -35,6 +35,12 @@ export class PostgresFold implements FoldSession {
   protected readonly connection: Connection;
   protected readonly session: Session;
   protected readonly options: FoldOptions;
+  /**
+   * A transaction in which another table is being filled is open: what waits is folded into that one, within it, and how far is
+   * remembered here, because a write to the generation row would lock it before the position row. Null: rounds are transactions of
+   * their own.
+   */
+  protected filling: { readonly applier: TableApplier; folded: string } | null = null;
   #applier: TableApplier | null = null;
   #described: Table | null = null;
 
@@ -64,12 +70,12 @@ export class PostgresFold implements FoldSession {
 
   async backlogBytes(): Promise<number> {
     if (this.options.stream === null) return 0;
-    const [row] = await this.#unlessGone(() =>
+    const [row] = await this.unlessEnded(() =>
       this.session.query(
         'measure the backlog',
         `SELECT coalesce(sum(bytes), 0) AS bytes FROM ${this.#backlog()}
-        WHERE seq > (SELECT folded_seq FROM sluice.generations WHERE mapping_uid = $1)`,
-        [this.options.mappingUid],
+        WHERE seq > coalesce($2, (SELECT folded_seq FROM sluice.generations WHERE mapping_uid = $1))`,
+        [this.options.mappingUid, this.filling?.folded ?? null],
       ),
     );
     return Number(row?.['bytes'] ?? 0);
@@ -77,40 +83,61 @@ export class PostgresFold implements FoldSession {
 
   async round(maxBytes: number, fold: FoldWork): Promise<number> {
     if (this.options.stream === null) return 0;
-    await this.prepareApplier();
-    return this.#unlessGone(() =>
-      this.session.transaction('BEGIN', async () => this.#foldWaiting(await this.#lockGeneration(), maxBytes, fold)),
+    const { filling } = this;
+    if (filling) {
+      return this.unlessEnded(async () => {
+        const { count, last } = await this.#foldWaiting(filling.applier, filling.folded, maxBytes, fold);
+        filling.folded = last;
+        return count;
+      });
+    }
+    const applier = await this.prepareApplier();
+    return this.unlessEnded(() =>
+      this.session.transaction('BEGIN', async () => {
+        const folded = await this.#lockGeneration();
+        beginApplying(this.session);
+        const { count, last } = await this.#foldWaiting(applier, folded, maxBytes, fold);
+        if (count > 0) await this.#markFolded(last);
+        return count;
+      }),
     );
   }
 
   async finish(fold: FoldWork): Promise<boolean> {
     const { stream, group, mappingUid, generation } = this.options;
-    if (stream !== null) await this.prepareApplier();
-    try {
-      await this.session.transaction('BEGIN', async () => {
-        if (stream !== null) {
-          await pastFrozenHolders(this.connection, this.session, this.options.lockWaitMs, () =>
-            this.session.query(
-              'lock the group’s position',
-              `SELECT 1 AS locked FROM sluice.positions WHERE stream = $1 AND apply_group = $2 FOR UPDATE`,
-              [stream, group],
-            ),
-          );
-        }
-        const folded = await this.#lockGeneration();
-        await this.session.run('bound the wait for tables', [`SET LOCAL lock_timeout = '${TABLE_LOCK_WAIT}'`]);
-        if (stream !== null) await this.#foldWaiting(folded, Number.POSITIVE_INFINITY, fold);
-        await this.replace();
-        if (stream !== null) {
-          await this.session.query(
-            'announce the new route',
-            `UPDATE sluice.positions SET route_version = route_version + 1 WHERE stream = $1 AND apply_group = $2`,
+    const { filling } = this;
+    const applier = filling?.applier ?? (stream === null ? null : await this.prepareApplier());
+    const work = async () => {
+      if (stream !== null) {
+        await pastFrozenHolders(this.connection, this.session, this.options.lockWaitMs, () =>
+          this.session.query(
+            'lock the group’s position',
+            `SELECT 1 AS locked FROM sluice.positions WHERE stream = $1 AND apply_group = $2 FOR UPDATE`,
             [stream, group],
-          );
-          await this.session.run('drop the backlog', [
-            `DROP TABLE ${quoteTable(backlogTable(mappingUid, generation))}`,
-          ]);
-        }
+          ),
+        );
+      }
+      const folded = await this.#lockGeneration();
+      if (!filling) beginApplying(this.session);
+      await this.session.run('bound the wait for tables', [`SET LOCAL lock_timeout = '${TABLE_LOCK_WAIT}'`]);
+      if (stream !== null && applier)
+        await this.#foldWaiting(applier, filling?.folded ?? folded, Number.POSITIVE_INFINITY, fold);
+      await this.replace();
+      if (stream !== null) {
+        await this.session.query(
+          'announce the new route',
+          `UPDATE sluice.positions SET route_version = route_version + 1 WHERE stream = $1 AND apply_group = $2`,
+          [stream, group],
+        );
+        await this.session.run('drop the backlog', [`DROP TABLE ${quoteTable(backlogTable(mappingUid, generation))}`]);
+      }
+    };
+    try {
+      await this.unlessEnded(async () => {
+        if (!filling) return this.session.transaction('BEGIN', work);
+        // A savepoint: locks that were not to be had let go of the position row, and the rows stay in.
+        await this.session.attempt(work);
+        await this.session.run('commit', ['COMMIT']);
       });
       return true;
     } catch (error) {
@@ -186,9 +213,12 @@ export class PostgresFold implements FoldSession {
     return row['folded_seq'] ?? '0';
   }
 
-  async #foldWaiting(folded: string, maxBytes: number, fold: FoldWork): Promise<number> {
-    const applier = await this.prepareApplier();
-    beginApplying(this.session);
+  async #foldWaiting(
+    applier: TableApplier,
+    folded: string,
+    maxBytes: number,
+    fold: FoldWork,
+  ): Promise<{ count: number; last: string }> {
     let count = 0;
     let last = Number(folded);
     let bytes = 0;
@@ -215,28 +245,41 @@ export class PostgresFold implements FoldSession {
       (keys) => applier.missing(keys),
       (work) => this.session.attempt(work),
     );
-    if (count > 0) {
-      await session.query(
-        'mark how far the backlog was folded',
-        `UPDATE sluice.generations SET folded_seq = $2 WHERE mapping_uid = $1`,
-        [this.options.mappingUid, last],
-      );
-    }
-    return count;
+    return { count, last: String(last) };
   }
 
-  /** A reset of the group, or a newer copier, has taken the backlog away: this copy is over, whatever statement notices. */
-  async #unlessGone<T>(work: () => Promise<T>): Promise<T> {
+  #markFolded(last: string): Promise<unknown> {
+    return this.session.query(
+      'mark how far the backlog was folded',
+      `UPDATE sluice.generations SET folded_seq = $2 WHERE mapping_uid = $1`,
+      [this.options.mappingUid, last],
+    );
+  }
+
+  /**
+   * A reset of the group, or a newer copier, has taken the backlog away or ended this session: this copy is over, whatever
+   * statement notices.
+   */
+  protected async unlessEnded<T>(work: () => Promise<T>): Promise<T> {
     try {
       return await work();
     } catch (error) {
-      if (sqlState(error) !== UNDEFINED_TABLE) throw error;
+      if (sqlState(error) !== UNDEFINED_TABLE && !(this.session.lost && (await this.#isSucceeded()))) throw error;
       throw new SluiceError(
         'FENCED',
         `the copy to ${displayName(this.options.route.target)} was ended by somebody else`,
         { cause: error },
       );
     }
+  }
+
+  async #isSucceeded(): Promise<boolean> {
+    const [row] = await this.connection
+      .query('look who copies now', `SELECT copy_epoch FROM sluice.generations WHERE mapping_uid = $1`, [
+        this.options.mappingUid,
+      ])
+      .catch(() => [undefined]);
+    return row !== undefined && Number(row['copy_epoch']) !== this.options.copyEpoch;
   }
 
   #backlog(): string {

@@ -2,12 +2,9 @@
  * What Sluice keeps in a destination database: schema `sluice` (PROTOCOL, Rows that coordinate). All of it is logged: what
  * a server crash empties must not count as loaded or stored.
  */
-import { createHash } from 'node:crypto';
 import type { TableName } from '../../model/tables.ts';
 import type { Connection } from './connection.ts';
 import { quoteTable } from './sql.ts';
-
-export const HOME = 'sluice';
 
 /** Serializes `prepare` between processes: any number nobody else is likely to use. */
 const PREPARE_LOCK = 7_301_514_620_447_001;
@@ -56,19 +53,6 @@ export async function prepareHome(connection: Connection): Promise<void> {
       ]);
     }),
   );
-}
-
-/** Short, stable part of a mapping's uid for names of its own tables. */
-function tag(mappingUid: string): string {
-  return createHash('sha256').update(mappingUid).digest('hex').slice(0, 16);
-}
-
-export function stagingTable(mappingUid: string, generation: number): TableName {
-  return { schema: HOME, table: `stage_${tag(mappingUid)}_${generation}` };
-}
-
-export function backlogTable(mappingUid: string, generation: number): TableName {
-  return { schema: HOME, table: `backlog_${tag(mappingUid)}_${generation}` };
 }
 
 /** Blocks are kept uncompressed: compressing costs more than the disk. (STORAGE within CREATE TABLE came with version 16.) */

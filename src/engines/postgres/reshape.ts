@@ -7,7 +7,7 @@ import { PostgresCatalog } from './catalog.ts';
 import type { Connection, Session } from './connection.ts';
 import { addColumnSql, design, ownDesign } from './ddl.ts';
 import { isLockFailure } from './locks.ts';
-import type { StoredRoute } from './routes.ts';
+import { changedRoute, type StoredRoute } from '../stored-route.ts';
 import { quoteIdentifier, quoteLiteral, quoteTable } from './sql.ts';
 
 const LOCK_WAIT = '1s';
@@ -46,11 +46,10 @@ export async function reshapeRoute(
       throw error;
     }
   }
-  const changed: StoredRoute = { ...route, columns: change.columns };
   await session.query(
     'change the route',
     `UPDATE sluice.generations SET live_route = $2, updated_at = now() WHERE mapping_uid = $1`,
-    [mappingUid, JSON.stringify(changed)],
+    [mappingUid, JSON.stringify(changedRoute(route, change))],
   );
   await session.query(
     'announce the new route',
@@ -92,14 +91,14 @@ function requireOptional(table: Table, name: string): void {
   throw new SluiceError(
     'SCHEMA_CHANGED',
     `the source no longer has column ${name}, which is NOT NULL without a default in ${displayName(table.name)}`,
-    { hint: remedies.allowNull(table.name, name) },
+    { hint: remedies.allowNull(table.name, column) },
   );
 }
 
 /** `user`: as whom the destination is written. */
 export function remediesFor(user: string | null): Remedies {
   const login = user === null ? 'CURRENT_USER' : quoteIdentifier(user);
-  return { ...remedies, suspendGuards: [`GRANT SET ON PARAMETER session_replication_role TO ${login}`] };
+  return { ...remedies, suspendGuards: () => [`GRANT SET ON PARAMETER session_replication_role TO ${login}`] };
 }
 
 const remedies: Omit<Remedies, 'suspendGuards'> = {
@@ -108,7 +107,7 @@ const remedies: Omit<Remedies, 'suspendGuards'> = {
     return designed === null ? [] : addColumnSql(designed, target, [column]);
   },
   allowNull: (target, column) =>
-    `ALTER TABLE ${quoteTable(target)} ALTER COLUMN ${quoteIdentifier(column)} DROP NOT NULL`,
+    `ALTER TABLE ${quoteTable(target)} ALTER COLUMN ${quoteIdentifier(column.name)} DROP NOT NULL`,
   retype: (target, column, source, as) => {
     const wanted = source.columns.find((candidate) => candidate.name === as);
     if (!wanted) return [];

@@ -3,10 +3,11 @@
  * staging tables, then delete, update, insert by join. Used by the live stream (target: the live table) and by folds
  * (target: the copy's staging table).
  */
-import { hasCode, SluiceError } from '../../model/errors.ts';
-import type { Cell, ChangeCell } from '../../model/changes.ts';
+import { hasCode } from '../../model/errors.ts';
+import type { Cell } from '../../model/changes.ts';
 import type { KeyedChanges } from '../../model/keyed-changes.ts';
 import { displayName, type Column, type Table, type TableName } from '../../model/tables.ts';
+import { addCounts, ApplyPlan, oneBatch, present, requireFilled } from '../apply-plan.ts';
 import type { ApplyCounts, RouteColumn } from '../contract.ts';
 import type { Session } from './connection.ts';
 import { keyText } from './fetch.ts';
@@ -34,11 +35,7 @@ export class TableApplier {
   readonly #session: Session;
   readonly #target: string;
   readonly #name: TableName;
-  readonly #columns: readonly Column[];
-  readonly #key: readonly Column[];
-  readonly #keyAt: readonly number[];
-  /** Columns of unique indexes other than the key, and those that cannot be updated: rows that change them are deleted and inserted. */
-  readonly #unique: readonly number[];
+  readonly #plan: ApplyPlan;
   readonly #doing: string;
   /** Rows that are new go into the table without a look at what it holds. */
   #insertsDirectly: boolean;
@@ -63,33 +60,7 @@ export class TableApplier {
     this.#insertsDirectly = isExact;
     this.#doing = `apply changes to ${displayName(table.name)}`;
     this.#target = quoteTable(table.name);
-    this.#columns = columns.map((column) => {
-      const found = table.columns.find((candidate) => candidate.name === column.target);
-      if (!found)
-        throw new SluiceError(
-          'SCHEMA_CHANGED',
-          `column ${column.target} of ${displayName(table.name)} is gone at the destination`,
-        );
-      return found;
-    });
-    this.#keyAt = key.map((name) => columns.findIndex((column) => column.source === name));
-    this.#key = this.#keyAt.map((at) => {
-      const column = this.#columns[at];
-      if (!column) throw new SluiceError('INTERNAL', 'the key is not among the carried columns');
-      return column;
-    });
-    const keyNames = new Set(this.#key.map((column) => column.name));
-    const uniqueNames = new Set(
-      [
-        ...table.keys.map((other) => other.columns),
-        ...table.indexes.filter((index) => index.unique).map((index) => index.columns),
-      ]
-        .filter((names) => names.length !== keyNames.size || names.some((name) => !keyNames.has(name)))
-        .flat(),
-    );
-    this.#unique = this.#columns.flatMap((column, at) =>
-      (uniqueNames.has(column.name) || column.identity === 'always') && !keyNames.has(column.name) ? [at] : [],
-    );
+    this.#plan = new ApplyPlan(table, columns, key, (column) => column.identity !== 'always');
   }
 
   /** Makes the temporary tables now, outside a transaction whose rollback would take them away again. */
@@ -101,7 +72,7 @@ export class TableApplier {
 
   async apply(changes: KeyedChanges): Promise<ApplyCounts> {
     const counts: ApplyCounts = { inserted: 0, updated: 0, deleted: 0 };
-    const width = this.#columns.length;
+    const width = this.#plan.columns.length;
     if (changes.truncate) {
       // Not TRUNCATE: a reader with an older snapshot would see the table empty in the middle of its transaction (F49).
       const [rows = 0] = await this.#session.run(this.#doing, [`DELETE FROM ${this.#target}`]);
@@ -109,14 +80,14 @@ export class TableApplier {
     }
     const newCount = this.#insertsDirectly ? changes.newCount : 0;
     if (changes.upsertCount > newCount || changes.deleteCount > 0) {
-      add(counts, await this.#applyStaged(changes, newCount));
+      addCounts(counts, await this.#applyStaged(changes, newCount));
     }
     if (newCount > 0) {
       const rows =
         changes.upserts.length === newCount * width ? changes.upserts : changes.upserts.slice(0, newCount * width);
       if (await this.#insertDirectly(rows as readonly Cell[])) counts.inserted += newCount;
       else
-        add(
+        addCounts(
           counts,
           await this.#applyStaged(
             { ...changes, upserts: rows, upsertCount: newCount, deletes: [], deleteCount: 0, hasAbsent: false },
@@ -142,7 +113,7 @@ export class TableApplier {
       });
     }
     if (stage !== null) {
-      if (this.#unique.length > 0) steps.push({ sql: this.#deleteMovedUnique(stage), counts: null });
+      if (this.#plan.unique.length > 0) steps.push({ sql: this.#deleteMovedUnique(stage), counts: null });
       steps.push({ sql: this.#update(stage), counts: 'updated' });
     }
     const touched = await this.#session.run(
@@ -168,7 +139,7 @@ export class TableApplier {
   async #insertDirectly(cells: readonly Cell[]): Promise<boolean> {
     const session = this.#session;
     try {
-      await this.#load(this.#name, this.#columns, cells, 'SAVEPOINT new_rows');
+      await this.#load(this.#name, this.#plan.columns, cells, 'SAVEPOINT new_rows');
       await session.run(this.#doing, ['RELEASE SAVEPOINT new_rows']);
       return true;
     } catch (error) {
@@ -183,9 +154,9 @@ export class TableApplier {
   /** Places of those keys that have no row in the table. */
   async missing(keys: readonly (readonly Cell[])[]): Promise<number[]> {
     // One array a key column: the statement stays the same however many keys there are (invariant 11).
-    const arrays = this.#key.map((column, i) => keys.map((cells) => keyText(cells[i] ?? null, column)));
-    const given = this.#key.map((column, i) => `$${i + 1}::text[]::${column.nativeType}[]`).join(', ');
-    const names = this.#key.map((_, i) => `k${i + 1}`).join(', ');
+    const arrays = this.#plan.key.map((column, i) => keys.map((cells) => keyText(cells[i] ?? null, column)));
+    const given = this.#plan.key.map((column, i) => `$${i + 1}::text[]::${column.nativeType}[]`).join(', ');
+    const names = this.#plan.key.map((_, i) => `k${i + 1}`).join(', ');
     const rows = await this.#session.query(
       `look for rows of ${displayName(this.#name)}`,
       `SELECT s.place FROM unnest(${given}) WITH ORDINALITY AS s(${names}, place)
@@ -197,12 +168,7 @@ export class TableApplier {
 
   /** Adds the keys of `changes` to a table of keys (`k1 …`): which keys a fold touched since a comparison began. */
   async recordKeys(changes: KeyedChanges, into: string): Promise<void> {
-    const cells: Cell[] = [];
-    const width = changes.columns.length;
-    for (let i = 0; i < changes.upsertCount; i++)
-      for (const at of this.#keyAt) cells.push(present(changes.upserts[i * width + at]));
-    for (const cell of changes.deletes) cells.push(present(cell));
-    for (const base of changes.bases.values()) for (const cell of base) cells.push(present(cell));
+    const cells = this.#plan.keysOf(changes);
     await this.#load(temporary(into), this.#deleteColumns(), cells);
   }
 
@@ -225,16 +191,11 @@ export class TableApplier {
   /** Notes which upserts have absent cells, and the key under which the target has them; returns how many there are. */
   async #stageAbsent(changes: KeyedChanges): Promise<{ stage: string; rows: number }> {
     this.#absentStage ??= await this.#createAbsent();
-    const width = this.#columns.length;
     const cells: Cell[] = [];
     let rows = 0;
-    for (let row = 0; row < changes.upsertCount; row++) {
-      let absent = '';
-      for (let c = 0; c < width; c++) absent += changes.upserts[row * width + c] === undefined ? '1' : '0';
-      if (!absent.includes('1')) continue;
+    for (const { absent, key, base } of this.#plan.absentOf(changes)) {
       rows++;
-      const key = this.#keyAt.map((at) => present(changes.upserts[row * width + at]));
-      cells.push(absent, ...key, ...(changes.bases.get(row)?.map(present) ?? key));
+      cells.push(absent, ...key, ...base);
     }
     await this.#fill(this.#absentStage, this.#absentColumns(), cells);
     return { stage: this.#absentStage, rows };
@@ -242,19 +203,19 @@ export class TableApplier {
 
   /** k1 …: a key. */
   #deleteColumns(): Column[] {
-    return this.#key.map((column, i) => ({ ...column, name: `k${i + 1}` }));
+    return this.#plan.key.map((column, i) => ({ ...column, name: `k${i + 1}` }));
   }
 
   /** c1 …: the row, and nothing else: a table may have as many columns as the server allows. */
   #upsertColumns(): Column[] {
-    return this.#columns.map((column, i) => ({ ...column, name: `c${i + 1}` }));
+    return this.#plan.columns.map((column, i) => ({ ...column, name: `c${i + 1}` }));
   }
 
   /** `absent`: which of a row's cells are (text of 0 and 1); n1 …: its key; k1 …: the key it had before. */
   #absentColumns(): Column[] {
     return [
       { ...textColumn, name: 'absent' },
-      ...this.#key.map((column, i) => ({ ...column, name: `n${i + 1}` })),
+      ...this.#plan.key.map((column, i) => ({ ...column, name: `n${i + 1}` })),
       ...this.#deleteColumns(),
     ];
   }
@@ -263,47 +224,34 @@ export class TableApplier {
   #createAbsent(): Promise<string> {
     return this.#create([
       ...this.#absentColumns().map(declaration),
-      `PRIMARY KEY (${this.#key.map((_, i) => `n${i + 1}`).join(', ')})`,
+      `PRIMARY KEY (${this.#plan.key.map((_, i) => `n${i + 1}`).join(', ')})`,
     ]);
   }
 
   /** Absent values come from the row under the old key, read before it is deleted (PROTOCOL, Changes). */
   async #fillAbsent(changes: KeyedChanges, stage: string): Promise<void> {
-    const width = this.#columns.length;
-    const columns = new Set<number>();
-    changes.upserts.forEach((cell, at) => {
-      if (cell === undefined) columns.add(at % width);
-    });
-    const set = [...columns].map((at) => {
-      const column = this.#columns[at];
+    const set = this.#plan.absentColumns(changes).map((at) => {
+      const column = this.#plan.columns[at];
       return `c${at + 1} = CASE WHEN substr(a.absent, ${at + 1}, 1) = '1' THEN t.${quoteIdentifier(column?.name ?? '')} ELSE s.c${at + 1} END`;
     });
     const absent = await this.#stageAbsent(changes);
-    const own = this.#keyAt.map((at, i) => `a.n${i + 1} = s.c${at + 1}`).join(' AND ');
+    const own = this.#plan.keyAt.map((at, i) => `a.n${i + 1} = s.c${at + 1}`).join(' AND ');
     const [filled = 0] = await this.#session.run(`read unchanged values of ${displayName(this.#name)}`, [
       `UPDATE ${stage} s SET ${set.join(', ')} FROM ${absent.stage} a, ${this.#target} t WHERE ${own} AND ${this.#join('t', 'a', 'k')}`,
     ]);
-    if (filled !== absent.rows) {
-      throw new SluiceError(
-        'ROW_REFUSED',
-        `${absent.rows - filled} updated rows are not in ${displayName(this.#name)}, so their unchanged large values are unknown`,
-        {
-          hint: 'Rows were removed from the destination by someone else. Set is_full_sync = 1 to copy the table again.',
-        },
-      );
-    }
+    requireFilled(this.#name, absent.rows, filled);
   }
 
   #deleteMovedUnique(stage: string): string {
-    const moved = this.#unique.map(
-      (at) => `t.${quoteIdentifier(this.#columns[at]?.name ?? '')} IS DISTINCT FROM s.c${at + 1}`,
+    const moved = this.#plan.unique.map(
+      (at) => `t.${quoteIdentifier(this.#plan.columns[at]?.name ?? '')} IS DISTINCT FROM s.c${at + 1}`,
     );
     return `DELETE FROM ${this.#target} t USING ${stage} s WHERE ${this.#join('t', 's', 'c')} AND (${moved.join(' OR ')})`;
   }
 
   #update(stage: string): string {
     // Key columns too: what is equal to the index need not be the same text. GENERATED ALWAYS AS IDENTITY takes no update.
-    const set = this.#columns.flatMap((column, i) =>
+    const set = this.#plan.columns.flatMap((column, i) =>
       column.identity === 'always' ? [] : [`${quoteIdentifier(column.name)} = s.c${i + 1}`],
     );
     if (set.length === 0) return `SELECT 1 FROM ${this.#target} t, ${stage} s WHERE ${this.#join('t', 's', 'c')}`;
@@ -311,18 +259,18 @@ export class TableApplier {
   }
 
   #insert(stage: string): string {
-    const names = this.#columns.map((column) => quoteIdentifier(column.name)).join(', ');
-    const values = this.#columns.map((_, i) => `s.c${i + 1}`).join(', ');
+    const names = this.#plan.columns.map((column) => quoteIdentifier(column.name)).join(', ');
+    const values = this.#plan.columns.map((_, i) => `s.c${i + 1}`).join(', ');
     return `INSERT INTO ${this.#target} (${names}) OVERRIDING SYSTEM VALUE SELECT ${values} FROM ${stage} s
       WHERE NOT EXISTS (SELECT 1 FROM ${this.#target} t WHERE ${this.#join('t', 's', 'c')})`;
   }
 
   /** Key equality; `prefix` c: the row's own columns of the upsert stage, k: the key columns k1 … */
   #join(target: string, stage: string, prefix: 'c' | 'k'): string {
-    return this.#key
+    return this.#plan.key
       .map(
         (column, i) =>
-          `${target}.${quoteIdentifier(column.name)} = ${stage}.${prefix}${(prefix === 'c' ? (this.#keyAt[i] ?? 0) : i) + 1}`,
+          `${target}.${quoteIdentifier(column.name)} = ${stage}.${prefix}${(prefix === 'c' ? (this.#plan.keyAt[i] ?? 0) : i) + 1}`,
       )
       .join(' AND ');
   }
@@ -385,12 +333,6 @@ function temporary(stage: string): TableName {
   return { schema, table };
 }
 
-function add(sum: ApplyCounts, more: ApplyCounts): void {
-  sum.inserted += more.inserted;
-  sum.updated += more.updated;
-  sum.deleted += more.deleted;
-}
-
 function declaration(column: Column): string {
   return `${column.name} ${column.nativeType}`;
 }
@@ -405,12 +347,3 @@ const textColumn: Column = {
   default: null,
   collation: null,
 };
-
-async function* oneBatch<T>(batch: T): AsyncGenerator<T> {
-  yield batch;
-}
-
-function present(cell: ChangeCell): Cell {
-  if (cell === undefined) throw new SluiceError('INTERNAL', 'a key cell is absent');
-  return cell;
-}

@@ -1,10 +1,13 @@
 /** Sessions of one SQL Server database: a small pool for short queries, and sessions of their own for readers, loaders and appliers. */
+import type { EventEmitter } from 'node:events';
 import { Connection as Driver, Request, TYPES, type ConnectionConfiguration } from 'tedious';
 import { SluiceError } from '../../model/errors.ts';
 import { parseSqlServerAddress, type SqlServerAddress } from '../../model/sqlserver-address.ts';
 import { placeOf, sqlServerLogin } from '../../model/sqlserver-login.ts';
 import type { Installation, OpenOptions } from '../contract.ts';
+import { SessionPool, type PooledSession } from '../session-pool.ts';
 import { classify } from './errors.ts';
+import type { RowExtractor } from './tds-rows.ts';
 
 /**
  * A value as the driver gives it. Only for bookkeeping of our own: rows of users' tables are selected as exact text or bytes
@@ -15,18 +18,44 @@ export type SqlValue = string | number | boolean | Date | Uint8Array | null;
 export type Row = Readonly<Record<string, SqlValue>>;
 export type Parameters = Readonly<Record<string, string | number | boolean | Uint8Array | null>>;
 
+/** Where an answer becomes tokens. Private to the driver, so a test reads every type through it. */
+interface DriverInternals {
+  createTokenStreamParser(message: AsyncIterable<Buffer>, handler: unknown): { readonly parser: EventEmitter };
+}
+
+/** Packet type of a bulk load (MS-TDS 2.2.3.1.1). */
+const BULK_LOAD_MESSAGE = 0x07;
+
 type DriverColumn = { readonly value: unknown; readonly metadata: { readonly colName: string } };
 
 /** One connection, in our hands only. One request at a time. */
-export class Session {
+export class Session implements PooledSession {
   readonly driver: Driver;
   /** Set once the connection is gone; whoever holds the session must open another. */
   lost: Error | null = null;
+  /** Attempts under way, one inside another. */
+  #attempts = 0;
+  /** Takes the rows of the next answer. */
+  #extractor: RowExtractor | null = null;
+  /** An answer that could not be read; the session has ended with it. */
+  #unreadable: unknown = null;
 
   constructor(driver: Driver) {
     this.driver = driver;
     driver.on('error', (error) => (this.lost ??= error));
     driver.on('end', () => (this.lost ??= new Error('Connection ended')));
+    const internals = driver as unknown as DriverInternals;
+    // eslint-disable-next-line @typescript-eslint/unbound-method -- called on it below
+    const parserOf = internals.createTokenStreamParser;
+    internals.createTokenStreamParser = (message, handler) => {
+      const extractor = this.#extractor;
+      this.#extractor = null;
+      const answer = extractor === null ? message : this.#extracted(extractor, message);
+      const made = parserOf.call(internals, answer, handler);
+      // The driver does not listen, so that an answer it cannot read would end the process.
+      made.parser.on('error', (error) => this.#end(error));
+      return made;
+    };
   }
 
   /** `doing` completes "could not …" in an error. Parameters are bound by name (`@name`); text as nvarchar(max). The rows of every result set. */
@@ -71,17 +100,74 @@ export class Session {
     }
   }
 
+  /**
+   * Within a transaction: what `work` did is undone when it throws, and the transaction goes on. Errors that end a statement
+   * (constraints, NULL, truncation, overflow) leave the transaction alive under XACT_ABORT OFF; those that end the batch
+   * (conversions, a lost object) do not, whatever is set: then INTERNAL says so, and nothing of the transaction is left.
+   */
+  async attempt<T>(work: () => Promise<T>): Promise<T> {
+    const depth = this.#attempts++;
+    const savepoint = `attempt${depth}`;
+    try {
+      await this.run('set a savepoint', ['SET XACT_ABORT OFF', `SAVE TRANSACTION ${savepoint}`]);
+      const result = await work();
+      if (depth === 0) await this.run('go on without savepoint', ['SET XACT_ABORT ON']);
+      return result;
+    } catch (error) {
+      if (this.lost) throw error;
+      const [row] = await this.query(
+        'go back to a savepoint',
+        `DECLARE @state int = XACT_STATE();
+         IF @state = 1 ROLLBACK TRANSACTION ${savepoint} ELSE IF @state = -1 ROLLBACK TRANSACTION;
+         ${depth === 0 ? 'SET XACT_ABORT ON;' : ''} SELECT @state AS state`,
+      );
+      if (row?.['state'] === 1) throw error;
+      throw new SluiceError('INTERNAL', 'the server ended the whole transaction because of one statement', {
+        cause: error,
+      });
+    } finally {
+      this.#attempts = depth;
+    }
+  }
+
   /** Ends whatever transaction is open, also one that the server has rolled back already. */
   async rollback(): Promise<void> {
     if (!this.lost) await this.run('roll back', ['IF @@TRANCOUNT > 0 ROLLBACK TRANSACTION']).catch(() => undefined);
   }
 
   /**
-   * Sends a batch whose rows the caller takes as they come: `attach` listens, `pause` and `resume` of the request push back.
-   * Resolves when the server has answered everything.
+   * Sends a batch whose answer the caller takes as it comes: `attach` listens. Resolves when the server has answered everything.
    */
   stream(doing: string, text: string, attach: (request: Request) => void): Promise<void> {
     return this.#request(doing, text, {}, attach);
+  }
+
+  /**
+   * Sends a batch whose rows never meet the driver's parser: `extractor` takes them out of the answer. Resolves when the server has
+   * answered everything. Use `readRows` (rows.ts).
+   */
+  extract(doing: string, text: string, parameters: Parameters, extractor: RowExtractor): Promise<void> {
+    return this.#request(doing, text, parameters, () => (this.#extractor = extractor));
+  }
+
+  /**
+   * Sends `statement` (INSERT BULK) and then the rows it announces, as the message's bytes. Resolves to the number of rows the
+   * server took. After an error the caller ends the session: a bulk load that was cut off leaves some servers unable to take another.
+   */
+  async bulkLoad(doing: string, statement: string, message: AsyncIterable<Buffer>): Promise<number> {
+    await this.#request(doing, statement, {}, () => undefined);
+    return new Promise((resolve, reject) => {
+      const request = new Request('', (error, rows) => {
+        if (!error) resolve(rows ?? 0);
+        else reject(this.#failure(doing, error));
+      });
+      // The driver's own BulkLoad writes decimals, money and times through doubles and Dates; below it, it has this.
+      this.driver.makeRequest(request, BULK_LOAD_MESSAGE, message);
+    });
+  }
+
+  onEnd(listener: () => void): void {
+    this.driver.once('end', listener);
   }
 
   async end(): Promise<void> {
@@ -103,7 +189,7 @@ export class Session {
     return new Promise((resolve, reject) => {
       const request = new Request(text, (error) => {
         if (!error) resolve();
-        else reject(this.lost ? this.#lostWhile(doing, error) : classify(error, doing));
+        else reject(this.#failure(doing, error));
       });
       attach(request);
       const bound = Object.entries(parameters);
@@ -111,6 +197,26 @@ export class Session {
       if (bound.length > 0) this.driver.execSql(request);
       else this.driver.execSqlBatch(request);
     });
+  }
+
+  /** An error here would look like the end of the answer to the driver, so that it is kept from it. */
+  async *#extracted(extractor: RowExtractor, message: AsyncIterable<Buffer>): AsyncGenerator<Buffer, void, void> {
+    try {
+      yield* extractor.rest(message);
+    } catch (error) {
+      this.#end(error);
+      await new Promise(() => undefined);
+    }
+  }
+
+  #end(unreadable: unknown): void {
+    this.#unreadable ??= unreadable;
+    this.destroy();
+  }
+
+  #failure(doing: string, error: unknown): SluiceError {
+    if (this.#unreadable !== null) return classify(this.#unreadable, doing);
+    return this.lost ? this.#lostWhile(doing, error) : classify(error, doing);
   }
 
   #lostWhile(doing: string, cause: unknown): SluiceError {
@@ -136,63 +242,37 @@ export class Connection {
   /** Null: the login's default database. */
   readonly database: string | null;
   readonly #config: ConnectionConfiguration;
-  readonly #sessions = new Set<Session>();
-  readonly #idle: Session[] = [];
-  readonly #maxIdle: number;
-  #closed = false;
+  readonly #pool: SessionPool<Session>;
 
   constructor(options: OpenOptions) {
     this.installation = options.installation;
     this.address = parseSqlServerAddress(options.connectionString);
     this.database = options.database ?? this.address.database;
     this.#config = driverConfiguration(this.address, this.database, options.applicationName);
-    this.#maxIdle = options.maxSessions ?? 4;
+    this.#pool = new SessionPool(this.database ?? '(default)', options.maxSessions ?? 4);
   }
 
   /** A session of the caller's own; end it with `release`. */
-  async open(): Promise<Session> {
-    if (this.#closed)
-      throw new SluiceError('CONNECTION_LOST', `database ${this.database ?? '(default)'}: already closed`);
-    const session = await this.#connect();
-    this.#sessions.add(session);
-    session.driver.once('end', () => this.#sessions.delete(session));
-    if (this.#closed) {
-      session.destroy();
-      throw new SluiceError('CONNECTION_LOST', `database ${this.database ?? '(default)'}: already closed`);
-    }
-    return session;
+  open(): Promise<Session> {
+    return this.#pool.open(() => this.#connect());
   }
 
-  async release(session: Session): Promise<void> {
-    this.#sessions.delete(session);
-    await session.end();
+  release(session: Session): Promise<void> {
+    return this.#pool.release(session);
   }
 
   /** Runs `work` on a pooled session: for short queries. A session that failed is not used again. */
-  async use<T>(work: (session: Session) => Promise<T>): Promise<T> {
-    let session = this.#idle.pop();
-    while (session?.lost) session = this.#idle.pop();
-    session ??= await this.open();
-    try {
-      const result = await work(session);
-      if (this.#closed || session.lost || this.#idle.length >= this.#maxIdle) await this.release(session);
-      else this.#idle.push(session);
-      return result;
-    } catch (error) {
-      await this.release(session);
-      throw error;
-    }
+  use<T>(work: (session: Session) => Promise<T>): Promise<T> {
+    return this.#pool.use(() => this.#connect(), work);
   }
 
   query(doing: string, text: string, parameters: Parameters = {}): Promise<Row[]> {
     return this.use((session) => session.query(doing, text, parameters));
   }
 
-  async close(): Promise<void> {
-    this.#closed = true;
-    this.#idle.length = 0;
-    for (const session of [...this.#sessions]) session.destroy();
-    this.#sessions.clear();
+  close(): Promise<void> {
+    this.#pool.close();
+    return Promise.resolve();
   }
 
   async #connect(): Promise<Session> {
