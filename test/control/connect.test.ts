@@ -87,7 +87,7 @@ onControlServers('control: connection', (server) => {
       [`${scheme}://u:${SECRET}@no-such-host.invalid/`, 'CONTROL_UNREACHABLE'],
       [`${scheme}://nobody:${SECRET}@${good.host}/${good.search}`, 'LOGIN_FAILED'],
       [
-        `${scheme}://u:${SECRET}@${good.host}/?${server === POSTGRES ? 'sslmode=require' : 'encrypt=true'}`,
+        `${scheme}://u:${SECRET}@${good.host}/?${server === POSTGRES ? 'sslmode=require' : 'encrypt=strict'}`,
         'TLS_FAILED',
       ],
       [`${scheme}://u:\${env:SLUICE_NOT_SET}@h/`, 'SECRET_UNREADABLE'],

@@ -74,7 +74,7 @@ onControlServers('control: migrations', (server) => {
     expect(await version()).to.equal(1);
     const began = performance.now();
     expect((await (await open(true)).migrate()).applied).to.deep.equal(['0002_next']);
-    expect(performance.now() - began, 'did not wait for a dead process').to.be.below(5000);
+    expect(performance.now() - began, 'did not wait for a dead process').to.be.below(20_000);
     expect(await version()).to.equal(2);
   });
 

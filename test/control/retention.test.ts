@@ -4,6 +4,8 @@ import { createControl, dropKept, type TestControl } from './support.ts';
 
 onControlServers('control: retention, and views over many rows', (server) => {
   after(() => dropKept(server));
+  // Numbers that last months, in fewer rows where inserting them takes long.
+  const share = server.name === 'PostgreSQL' || process.env['SLUICE_TEST_LONG'] ? 1 : 20;
   const ago = (seconds: number | string) => server.sql.shift(server.sql.now, `-(${seconds})`);
   let test: TestControl;
   before(async () => {
@@ -11,7 +13,7 @@ onControlServers('control: retention, and views over many rows', (server) => {
   });
   after(() => test.drop());
 
-  it('views answer in less than 50 ms with 2,000 mappings and 1,000,000 log rows', async function () {
+  it('views answer in less than 50 ms with 2,000 mappings and many log rows (1,000,000 on PostgreSQL)', async function () {
     this.timeout(180_000);
     await test.addMapping('first');
     await test.query(
@@ -20,14 +22,14 @@ onControlServers('control: retention, and views over many rows', (server) => {
     await test.control.states.ensure();
     for (const sql of [
       `INSERT INTO sync_logs (mapping_id, log_level, log_message, created_at)
-       SELECT 1 + n % 2000, 'INFO', CONCAT('line ', n), ${ago('n * 5')} FROM ${server.sql.numbers(1, 1_000_000)} ORDER BY n DESC`,
+       SELECT 1 + n % 2000, 'INFO', CONCAT('line ', n), ${ago(`n * ${5 * share}`)} FROM ${server.sql.numbers(1, 1_000_000 / share)} ORDER BY n DESC`,
       `INSERT INTO sync_status (mapping_id, sync_type, status, started_at, completed_at)
        SELECT 1 + n % 2000, CASE WHEN n % 3 = 0 THEN 'CDC' ELSE 'FULL_SYNC' END, CASE WHEN n <= 50 THEN 'RUNNING' ELSE 'COMPLETED' END,
-              ${ago('n * 50')}, CASE WHEN n > 50 THEN ${ago('n * 49')} END
-       FROM ${server.sql.numbers(1, 100_000)} ORDER BY n DESC`,
+              ${ago(`n * ${25 * share}`)}, CASE WHEN n > 50 THEN ${ago(`n * ${25 * share} - 1`)} END
+       FROM ${server.sql.numbers(1, 200_000 / share)} ORDER BY n DESC`,
       `INSERT INTO error_logs (mapping_id, error_type, error_code, error_message, fingerprint, is_resolved, created_at, last_seen_at)
-       SELECT 1 + n % 2000, 'SYNC', 'TIMEOUT', 'm', CONCAT('fingerprint ', n), CASE WHEN n % 10 = 0 THEN 0 ELSE 1 END, ${ago('n * 30')}, ${ago('n * 30')}
-       FROM ${server.sql.numbers(1, 100_000)} ORDER BY n DESC`,
+       SELECT 1 + n % 2000, 'SYNC', 'TIMEOUT', 'm', CONCAT('fingerprint ', n), CASE WHEN n % 10 = 0 THEN 0 ELSE 1 END, ${ago(`n * ${15 * share}`)}, ${ago(`n * ${15 * share}`)}
+       FROM ${server.sql.numbers(1, 200_000 / share)} ORDER BY n DESC`,
     ])
       await test.query(sql);
     await server.analyze(test.database.name);
@@ -55,7 +57,7 @@ onControlServers('control: retention, and views over many rows', (server) => {
       Number((await test.query<{ n: string }>(`SELECT count(*) AS n FROM ${table} WHERE ${where}`))[0]?.n);
     const old = `created_at < ${ago(30 * 86_400)}`;
     const [before, stay] = [await count('sync_logs', old), await count('sync_logs', `NOT ${old}`)];
-    expect(before).to.be.greaterThan(100_000);
+    expect(before).to.be.greaterThan(100_000 / share);
     const first = await test.control.purge({ logDays: 30, deadLetterDays: 90, batchRows: 1000, maxBatches: 2 });
     expect(first.more).to.equal(true);
     expect(first.deleted['sync_logs'], 'no more than it was allowed').to.equal(2000);

@@ -284,7 +284,7 @@ async function connect(options: ControlOptions, database: string): Promise<Knex>
 
 function loginOf(options: ControlOptions, database: string): SessionSettings & Record<string, unknown> {
   const silenceMs = options.silenceMs ?? 60_000;
-  const login = sqlServerLogin(addressOf(options), database);
+  const login = checked(() => sqlServerLogin(parseSqlServerAddress(options.url), database));
   return {
     ...login,
     options: {
@@ -302,9 +302,10 @@ function loginOf(options: ControlOptions, database: string): SessionSettings & R
   };
 }
 
-function addressOf(options: ControlOptions) {
+/** What is wrong with an address is the environment's fault here, not a mapping's. */
+function checked<T>(read: () => T): T {
   try {
-    return parseSqlServerAddress(options.url);
+    return read();
   } catch (error) {
     if (!(error instanceof SluiceError)) throw error;
     throw new SluiceError('CONFIG_INVALID', `DEST_URL cannot be used: ${error.message}`, {
@@ -317,31 +318,46 @@ function quiet(): void {}
 
 async function createDatabase(options: ControlOptions): Promise<void> {
   const doing = `create the control database ${options.database}`;
-  const name = `[${options.database.replaceAll(']', ']]')}]`;
+  // From the database the URL names, else from the one every server has. It may take its time.
+  const from = checked(() => parseSqlServerAddress(options.url)).database ?? 'master';
   let knex: Knex | null = null;
   try {
-    // From the database the URL names, else from the one every server has. It may take its time.
-    knex = await connect({ ...options, maxConnections: 1, silenceMs: 0 }, addressOf(options).database ?? 'master');
-    await knex.raw(`CREATE DATABASE ${name.replaceAll('?', '\\?')}`);
-    const [made] = await rowsOf<{ versioned: number }>(
-      knex.raw('SELECT is_read_committed_snapshot_on AS versioned FROM sys.databases WHERE name = ?', [
-        options.database,
-      ]),
-    );
-    // Readers of the views, and of our own tables, then wait for no writer. Nobody is in there yet.
-    if (made?.versioned === 0)
-      await knex.raw(`ALTER DATABASE ${name.replaceAll('?', '\\?')} SET READ_COMMITTED_SNAPSHOT ON`);
+    knex = await connect({ ...options, maxConnections: 1, silenceMs: 0 }, from);
+    await createOnce(knex, options.database);
   } catch (error) {
-    // 1801 (or its row is there): another process made it between our look and our statement.
-    if ([1801, ...UNIQUE_VIOLATIONS].includes(numberOf(error) ?? 0)) return;
     const classified = classifySqlServer(error, doing);
     throw classified.code === 'PERMISSION_DENIED'
       ? new SluiceError('PERMISSION_DENIED', classified.message, {
-          hint: `Ask a DBA to run: CREATE DATABASE ${name}; and make the login a member of its db_owner.`,
+          hint: `Ask a DBA to run: CREATE DATABASE ${quote(options.database)}; and make the login a member of its db_owner.`,
           cause: classified.cause,
         })
       : classified;
   } finally {
     await knex?.destroy().catch(() => undefined);
   }
+}
+
+/** Several processes may start at once: whose statement fails looks whether another's has made it. */
+async function createOnce(knex: Knex, database: string): Promise<void> {
+  for (let attempt = 1; ; attempt++) {
+    try {
+      await knex.raw(`CREATE DATABASE ${quote(database).replaceAll('?', '\\?')}`);
+      break;
+    } catch (error) {
+      const [found] = await rowsOf(knex.raw('SELECT name FROM sys.databases WHERE name = ?', [database]));
+      if (found) return;
+      if (attempt === 5 || classifySqlServer(error, 'create it').code === 'PERMISSION_DENIED') throw error;
+      await pause(200);
+    }
+  }
+  const [made] = await rowsOf<{ versioned: number }>(
+    knex.raw('SELECT is_read_committed_snapshot_on AS versioned FROM sys.databases WHERE name = ?', [database]),
+  );
+  // Readers of the views, and of our own tables, then wait for no writer. Nobody is in there yet.
+  if (made?.versioned === 0)
+    await knex.raw(`ALTER DATABASE ${quote(database).replaceAll('?', '\\?')} SET READ_COMMITTED_SNAPSHOT ON`);
+}
+
+function quote(name: string): string {
+  return `[${name.replaceAll(']', ']]')}]`;
 }
