@@ -39,15 +39,17 @@ onControlServers('control: retention, and views over many rows', (server) => {
       let found = 0;
       for (let attempt = 0; attempt < 5; attempt++) {
         // Best of five: the machine has other work too.
-        const timed = await server.time(test, `SELECT * FROM ${view}`);
+        const timed = await server.time(test.database, `SELECT * FROM ${view}`);
         times.push(timed.ms);
         found = timed.rows;
       }
       expect(found, view).to.equal(rows);
-      expect(Math.min(...times), `${view}: ${times.join(', ')} ms`).to.be.below(50);
+      // A stand-in plans T-SQL anew each time; what is shown there is that no view reads a log from end to end.
+      const limit = server.name === 'PostgreSQL' ? 50 : 250;
+      expect(Math.min(...times), `${view}: ${times.join(', ')} ms`).to.be.below(limit);
     }
     // The same for one mapping, as a person asks.
-    const one = await server.time(test, `SELECT * FROM sync_logs WHERE mapping_id = 77 ORDER BY log_id DESC`);
+    const one = await server.time(test.database, `SELECT * FROM sync_logs WHERE mapping_id = 77 ORDER BY log_id DESC`);
     expect(one.ms).to.be.below(50);
   });
 

@@ -50,7 +50,7 @@ export interface ControlServer {
   /** Statistics are up to date, as they are on a server that has been running. */
   analyze(database: string): Promise<void>;
   /** How long the server takes for a query, the transfer left out where it says so itself. */
-  time(session: ControlSession, sql: string): Promise<{ ms: number; rows: number }>;
+  time(database: ControlTestDatabase, sql: string): Promise<{ ms: number; rows: number }>;
   readonly sql: {
     readonly now: string;
     /** `expression` plus seconds (a number, or an SQL expression). */
@@ -109,15 +109,8 @@ export const POSTGRES: ControlServer = {
   dropLogin: (name) => onPostgres(`DROP ROLE ${name}`),
   endSessions: (application) =>
     onPostgres(`SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = '${application}'`),
-  analyze: async (database) => runPostgres((await testServer()).url(database), 'ANALYZE'),
-  time: async (session, sql) => {
-    interface Answer {
-      'QUERY PLAN': [{ 'Execution Time': number; Plan: { 'Actual Rows': number } }];
-    }
-    const [plan] = await session.query<Answer>(`EXPLAIN (ANALYZE, TIMING OFF, FORMAT JSON) ${sql}`);
-    const top = plan?.['QUERY PLAN'][0];
-    return { ms: top?.['Execution Time'] ?? Infinity, rows: top?.Plan['Actual Rows'] ?? 0 };
-  },
+  analyze: async (database) => void (await runPostgres((await testServer()).url(database), 'ANALYZE')),
+  time: async (database, sql) => explained(await database.query<Explained>(`${EXPLAIN} ${sql}`)),
   sql: {
     now: 'clock_timestamp()',
     shift: (expression, seconds) => `${expression} + (${seconds}) * interval '1 second'`,
@@ -133,11 +126,22 @@ async function onPostgres(sql: string): Promise<void> {
   await runPostgres((await testServer()).url('postgres'), sql);
 }
 
-async function runPostgres(url: string, sql: string): Promise<void> {
+const EXPLAIN = 'EXPLAIN (ANALYZE, TIMING OFF, FORMAT JSON)';
+
+interface Explained {
+  readonly 'QUERY PLAN': readonly [{ 'Execution Time': number; Plan: { 'Actual Rows': number } }];
+}
+
+function explained([plan]: readonly Explained[]): { ms: number; rows: number } {
+  const top = plan?.['QUERY PLAN'][0];
+  return { ms: top?.['Execution Time'] ?? Infinity, rows: top?.Plan['Actual Rows'] ?? 0 };
+}
+
+async function runPostgres(url: string, sql: string): Promise<pg.QueryResult> {
   const client = new pg.Client({ connectionString: url });
   await client.connect();
   try {
-    await client.query(sql);
+    return await client.query(sql);
   } finally {
     await client.end();
   }
@@ -221,22 +225,30 @@ export const SQLSERVER: ControlServer = {
     const { pgUrl } = sqlServer();
     // The stand-in has no KILL.
     if (pgUrl !== null)
-      return runPostgres(
+      await runPostgres(
         pgUrl,
         `SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = '${application}'`,
       );
-    await onMaster(
-      `DECLARE @kill nvarchar(max) = N''; SELECT @kill += CONCAT(N'KILL ', session_id, N';') FROM sys.dm_exec_sessions WHERE program_name = N'${application}'; EXEC (@kill)`,
-    );
+    else
+      await onMaster(
+        `DECLARE @kill nvarchar(max) = N''; SELECT @kill += CONCAT(N'KILL ', session_id, N';') FROM sys.dm_exec_sessions WHERE program_name = N'${application}'; EXEC (@kill)`,
+      );
   },
   analyze: async () => {
     const { pgUrl } = sqlServer();
     // A real server makes statistics when it needs them.
     if (pgUrl !== null) await runPostgres(pgUrl, 'ANALYZE');
   },
-  time: async (session, sql) => {
+  time: async (database, sql) => {
+    const { pgUrl } = sqlServer();
+    // The stand-in's database is a schema of the PostgreSQL behind it, which says how long it takes.
+    if (pgUrl !== null) {
+      const schema = `${database.name.toLowerCase()}_dbo`;
+      const answers = await runPostgres(pgUrl, `SET search_path = "${schema}", sys; ${EXPLAIN} ${sql}`);
+      return explained((answers as unknown as pg.QueryResult<Explained>[]).at(-1)?.rows ?? []);
+    }
     const before = performance.now();
-    const rows = await session.query(sql);
+    const rows = await database.query(sql);
     return { ms: performance.now() - before, rows: rows.length };
   },
   sql: {
