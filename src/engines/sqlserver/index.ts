@@ -5,6 +5,7 @@ import { CapturedCatalog } from './captured-catalog.ts';
 import { SqlServerChanges } from './changes.ts';
 import { Connection } from './connection.ts';
 import { SqlServerDestination } from './destination.ts';
+import { SqlServerSnapshot } from './snapshot.ts';
 
 export const sqlserver: Engine = {
   name: 'sqlserver',
@@ -20,7 +21,7 @@ class SqlServerDatabase implements EngineDatabase {
   readonly engine = sqlserver;
   readonly catalog: CapturedCatalog;
   readonly preflight = null;
-  readonly snapshot = null;
+  readonly snapshot: SqlServerSnapshot;
   readonly changes: SqlServerChanges;
   readonly destination: SqlServerDestination;
   readonly checksum = null;
@@ -30,6 +31,7 @@ class SqlServerDatabase implements EngineDatabase {
   constructor(options: OpenOptions) {
     this.#connection = new Connection(options);
     this.catalog = new CapturedCatalog(this.#connection);
+    this.snapshot = new SqlServerSnapshot(this.#connection);
     this.changes = new SqlServerChanges(this.#connection);
     this.destination = new SqlServerDestination(this.#connection);
   }
