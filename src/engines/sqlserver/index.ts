@@ -6,6 +6,7 @@ import { SqlServerChanges } from './changes.ts';
 import { SqlServerChecksummer } from './checksum.ts';
 import { Connection } from './connection.ts';
 import { SqlServerDestination } from './destination.ts';
+import { SqlServerPreflight } from './preflight.ts';
 import { SqlServerSnapshot } from './snapshot.ts';
 import { SqlServerTriggerSource } from './triggers.ts';
 
@@ -22,7 +23,7 @@ export const sqlserver: Engine = {
 class SqlServerDatabase implements EngineDatabase {
   readonly engine = sqlserver;
   readonly catalog: CapturedCatalog;
-  readonly preflight = null;
+  readonly preflight: SqlServerPreflight;
   readonly snapshot: SqlServerSnapshot;
   readonly changes: SqlServerChanges;
   readonly destination: SqlServerDestination;
@@ -37,6 +38,7 @@ class SqlServerDatabase implements EngineDatabase {
     this.checksum = new SqlServerChecksummer(this.#connection);
     this.triggers = new SqlServerTriggerSource(this.#connection);
     this.changes = new SqlServerChanges(this.#connection);
+    this.preflight = new SqlServerPreflight(this.#connection);
     this.destination = new SqlServerDestination(this.#connection);
   }
 
