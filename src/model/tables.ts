@@ -18,10 +18,12 @@ export interface Column {
   readonly type: LogicalType;
   readonly nullable: boolean;
   /**
-   * The engine computes it (generated, computed, rowversion): it is declared, never written. The engine's own words for
+   * The engine computes it (generated, computed columns): it is declared, never written. The engine's own words for
    * how: equal words on the same engine compute equal values.
    */
   readonly generated: string | null;
+  /** The engine fills it and takes no value for it, but what it holds is data (rowversion, period columns): carried to ordinary columns. */
+  readonly selfWritten?: boolean;
   readonly identity: 'always' | 'by default' | null;
   /** The default's expression as the engine prints it, or null. */
   readonly default: string | null;

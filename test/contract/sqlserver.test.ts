@@ -3,7 +3,9 @@ import { engineOf } from '../../src/engines/registry.ts';
 import type { EngineDatabase } from '../../src/engines/contract.ts';
 import { createSqlServerDatabase, requireSqlServer, type SqlServerUnderTest } from '../support/sqlserver.ts';
 import { applySuite } from './apply.suite.ts';
+import { changesSuite } from './changes.suite.ts';
 import type { ContractDatabase, EngineUnderTest } from './engine-under-test.ts';
+import { snapshotSuite } from './snapshot.suite.ts';
 
 const quote = (name: string) => `[${name.replaceAll(']', ']]')}]`;
 
@@ -32,6 +34,10 @@ describe('contract: sqlserver', () => {
         handle: open(),
         another: open,
         schema: 'dbo',
+        capture: async ({ schema, table }) => {
+          await database.enableCdc();
+          await database.captureTable(schema, table);
+        },
         execute: async (sql) => void (await database.query(sql)),
         quote: (table) => `${quote(table.schema)}.${quote(table.table)}`,
         rows: async (table, columns) => {
@@ -47,8 +53,15 @@ describe('contract: sqlserver', () => {
         },
       };
     },
-    rewrite: (database, table) => database.execute(`ALTER TABLE ${quote(table.schema)}.${quote(table.table)} REBUILD`),
+    // Ranges of keys survive a rebuild; another table under the name they do not.
+    rewrite: (database, table) =>
+      database.execute(
+        `SELECT * INTO ${quote(table.schema)}.rewritten FROM ${quote(table.schema)}.${quote(table.table)};
+         DROP TABLE ${quote(table.schema)}.${quote(table.table)}; EXEC sp_rename '${table.schema}.rewritten', '${table.table}', 'OBJECT'`,
+      ),
   };
 
+  snapshotSuite(sqlserver);
+  changesSuite(sqlserver);
   applySuite(sqlserver);
 });

@@ -1,5 +1,6 @@
 /** Sessions of one MySQL or MariaDB database: a small pool for short queries, and sessions of their own for readers, loaders and appliers. */
 import { readFileSync } from 'node:fs';
+import type { Socket } from 'node:net';
 import mysql from 'mysql2';
 import { SluiceError } from '../../model/errors.ts';
 import { parseMysqlAddress, type MysqlAddress } from '../../model/mysql-address.ts';
@@ -43,10 +44,12 @@ export class Session implements PooledSession {
   /** Set once the connection is gone; whoever holds the session must open another. */
   lost: Error | null = null;
 
+  readonly #onEnd = new Set<() => void>();
+
   constructor(driver: mysql.Connection) {
     this.driver = driver;
-    driver.on('error', (error: Error) => (this.lost ??= error));
-    driver.on('end', () => (this.lost ??= new Error('Connection ended')));
+    driver.on('error', (error: Error) => this.#over(error));
+    driver.on('end', () => this.#over(new Error('Connection ended')));
   }
 
   /** The connection's id, as KILL takes it. */
@@ -85,20 +88,29 @@ export class Session implements PooledSession {
     }
   }
 
-  onEnd(listener: () => void): void {
-    this.driver.once('end', listener);
+  /** Calls `listener` when the connection has ended, for whatever reason. What is returned takes the listener away again. */
+  onEnd(listener: () => void): () => void {
+    this.#onEnd.add(listener);
+    return () => this.#onEnd.delete(listener);
   }
 
   async end(): Promise<void> {
     if (this.lost) return;
-    this.lost = new Error('Connection ended');
     await new Promise<void>((resolve) => this.driver.end(() => resolve()));
+    this.#over(new Error('Connection ended'));
   }
 
-  /** Without goodbye: the server rolls back what was in flight. */
+  /** Without goodbye: the server rolls back what was in flight. What waits for an answer is told. */
   destroy(): void {
-    this.lost ??= new Error('Connection ended');
     this.driver.destroy();
+    (this.driver as unknown as { stream: Socket }).stream.destroy();
+    this.#over(new Error('Connection ended'));
+  }
+
+  #over(error: Error): void {
+    this.lost ??= error;
+    for (const listener of this.#onEnd) listener();
+    this.#onEnd.clear();
   }
 
   /** The error of a connection that is gone, whatever the driver called it. */
@@ -110,8 +122,12 @@ export class Session implements PooledSession {
   #send(doing: string, text: string, values: readonly Parameter[]): Promise<unknown> {
     if (this.lost) return Promise.reject(this.failure(doing, this.lost));
     return new Promise((resolve, reject) => {
+      // The driver forgets its commands when the connection is destroyed.
+      const ended = () => reject(this.failure(doing, this.lost));
+      this.#onEnd.add(ended);
       const done = (error: mysql.QueryError | null, result: unknown) => {
-        if (error?.fatal) this.lost ??= error;
+        this.#onEnd.delete(ended);
+        if (error?.fatal) this.#over(error);
         if (error) reject(this.failure(doing, error));
         else resolve(result);
       };
@@ -268,6 +284,7 @@ function driverConfiguration(
     charset: 'UTF8MB4_BIN',
     timezone: 'Z',
     dateStrings: true,
+    jsonStrings: true,
     supportBigNumbers: true,
     bigNumberStrings: true,
     decimalNumbers: false,

@@ -3,6 +3,9 @@ import { MYSQL_SCHEMES, parseMysqlAddress } from '../../model/mysql-address.ts';
 import type { Engine, EngineDatabase, OpenOptions } from '../contract.ts';
 import { MysqlCatalog } from './catalog.ts';
 import { Connection } from './connection.ts';
+import { MysqlChecksummer } from './checksum.ts';
+import { MysqlSnapshot } from './snapshot.ts';
+import { MysqlTriggerSource } from './triggers.ts';
 import { ENGINE } from './types.ts';
 
 export const mysql: Engine = {
@@ -19,16 +22,19 @@ class MysqlDatabase implements EngineDatabase {
   readonly engine = mysql;
   readonly catalog: MysqlCatalog;
   readonly preflight = null;
-  readonly snapshot = null;
+  readonly snapshot: MysqlSnapshot;
   readonly changes = null;
   readonly destination = null;
-  readonly checksum = null;
-  readonly triggers = null;
+  readonly checksum: MysqlChecksummer;
+  readonly triggers: MysqlTriggerSource;
   readonly #connection: Connection;
 
   constructor(options: OpenOptions) {
     this.#connection = new Connection(options);
     this.catalog = new MysqlCatalog(this.#connection);
+    this.snapshot = new MysqlSnapshot(this.#connection);
+    this.checksum = new MysqlChecksummer(this.#connection);
+    this.triggers = new MysqlTriggerSource(this.#connection);
   }
 
   async ping(): Promise<{ version: string }> {

@@ -3,7 +3,7 @@
  * manual, "Change data capture tables"). Everything is read from schema cdc itself: `SELECT ON SCHEMA::cdc` is all a login needs.
  */
 import { SluiceError } from '../../model/errors.ts';
-import { displayName, type TableName } from '../../model/tables.ts';
+import type { TableName } from '../../model/tables.ts';
 import type { Connection, Row, Session } from './connection.ts';
 import { lsnBytes, lsnOf, type Incarnation, type Lsn } from './position.ts';
 import { quoteIdentifier } from './sql.ts';
@@ -32,6 +32,8 @@ export interface SourceState extends Incarnation {
   readonly isCdcEnabled: boolean;
   /** CDC is on, but this login may not read schema cdc. */
   readonly isHidden: boolean;
+  /** The database user of our login. */
+  readonly user: string;
   /** The server's local time, ms, and what makes UTC of such. */
   readonly now: number;
   readonly toUtc: number;
@@ -53,27 +55,32 @@ export interface Look extends SourceState {
 const DATABASE = `
 SELECT N'database' AS what, d.is_cdc_enabled AS enabled, d.create_date AS created, GETDATE() AS now, GETUTCDATE() AS utc,
   (SELECT TOP (1) CONVERT(nvarchar(36), r.recovery_fork_guid) FROM sys.database_recovery_status r WHERE r.database_id = d.database_id) AS fork,
-  OBJECT_ID(N'cdc.lsn_time_mapping') AS mapping
+  OBJECT_ID(N'cdc.lsn_time_mapping') AS mapping, CAST(USER_NAME() AS nvarchar(128)) AS user_name
 FROM sys.databases d WHERE d.database_id = DB_ID();`;
 
 const LAST = `SELECT TOP (1) N'last' AS what, m.start_lsn AS lsn, m.tran_end_time AS ended FROM cdc.lsn_time_mapping m ORDER BY m.start_lsn DESC;`;
 
 /** After everything else of a look (invariant 5): cleanup raises start_lsn before it deletes. */
 const INSTANCES = `
-SELECT N'instance' AS what, c.object_id AS id, c.source_object_id AS source, c.capture_instance AS name, c.start_lsn AS lsn,
-  c.create_date AS created, OBJECT_SCHEMA_NAME(c.source_object_id) AS schema_name, OBJECT_NAME(c.source_object_id) AS table_name
+SELECT N'instance' AS what, c.object_id AS id, c.source_object_id AS source, CAST(c.capture_instance AS nvarchar(128)) AS name, c.start_lsn AS lsn,
+  c.create_date AS created, CAST(OBJECT_SCHEMA_NAME(c.source_object_id) AS nvarchar(128)) AS schema_name,
+  CAST(OBJECT_NAME(c.source_object_id) AS nvarchar(128)) AS table_name
 FROM cdc.change_tables c;`;
+
+/** What `stateOf` reads. */
+export const STATE = `${DATABASE} IF OBJECT_ID(N'cdc.lsn_time_mapping') IS NOT NULL BEGIN ${LAST} ${INSTANCES} END;`;
 
 /** Branches of one UNION ALL: few enough to compile at once. */
 const PROBES = 50;
 
-function state(rows: readonly Row[]): SourceState {
+export function stateOf(rows: readonly Row[]): SourceState {
   const database = rows.find((row) => row['what'] === 'database');
   if (!database) throw new SluiceError('INTERNAL', 'the server does not describe its own database');
   const last = rows.find((row) => row['what'] === 'last');
   const now = timeOf(database['now']);
   return {
     isCdcEnabled: database['enabled'] === true,
+    user: String(database['user_name'] ?? ''),
     isHidden: database['enabled'] === true && database['mapping'] === null,
     database: timeOf(database['created']).toString(36),
     fork: typeof database['fork'] === 'string' ? database['fork'].toUpperCase() : null,
@@ -114,12 +121,7 @@ function timeOf(value: Row[string] | undefined): number {
 
 /** The state of the source in one round trip. */
 export async function readState(connection: Connection | Session): Promise<SourceState> {
-  return state(
-    await connection.query(
-      'look at the change capture of the source',
-      `SET NOCOUNT ON; ${DATABASE} IF OBJECT_ID(N'cdc.lsn_time_mapping') IS NOT NULL BEGIN ${LAST} ${INSTANCES} END`,
-    ),
-  );
+  return stateOf(await connection.query('look at the change capture of the source', `SET NOCOUNT ON; ${STATE}`));
 }
 
 /** How far a look goes: `limit` transactions from `from`, and not beyond `stop`. */
@@ -164,7 +166,7 @@ export async function look(session: Session, range: LookRange, known: readonly C
   );
   const to = rows.find((row) => row['what'] === 'to');
   return {
-    ...state(rows),
+    ...stateOf(rows),
     to: to ? captured(to) : null,
     transactions: Number(to?.['transactions'] ?? 0),
     moved: new Set(rows.flatMap((row) => (row['what'] === 'moved' ? [Number(row['id'])] : []))),
@@ -180,16 +182,6 @@ export async function commitBefore(session: Session, above: Lsn, below: Lsn): Pr
     { above: lsnBytes(above), below: lsnBytes(below) },
   );
   return row ? captured(row) : null;
-}
-
-/** When the transaction at `lsn` committed. */
-export async function commitAt(session: Session, lsn: Lsn): Promise<Captured> {
-  const [row] = await session.query(
-    'look for the end of a transaction',
-    `SELECT m.start_lsn AS lsn, m.tran_end_time AS ended FROM cdc.lsn_time_mapping m WHERE m.start_lsn = CAST(@at AS binary(10))`,
-    { at: lsnBytes(lsn) },
-  );
-  return row ? captured(row) : { lsn, time: 0 };
 }
 
 export interface CapturedColumn {
@@ -217,8 +209,8 @@ export async function capturedColumns(
   const rows = await connection.query(
     'read the captured columns',
     // Of CLR types only the user type says which one it is.
-    `SELECT N'column' AS what, cc.object_id AS id, cc.column_ordinal AS ordinal, cc.column_name AS captured, cc.column_id AS source_column,
-       COALESCE(s.name, cc.column_name) AS name, s.is_computed AS computed, TYPE_NAME(s.system_type_id) AS source_type,
+    `SELECT N'column' AS what, cc.object_id AS id, cc.column_ordinal AS ordinal, CAST(cc.column_name AS nvarchar(128)) AS captured, cc.column_id AS source_column,
+       CAST(COALESCE(s.name, cc.column_name) AS nvarchar(128)) AS name, s.is_computed AS computed, TYPE_NAME(s.system_type_id) AS source_type,
        CASE c.system_type_id WHEN 240 THEN TYPE_NAME(c.user_type_id) ELSE TYPE_NAME(c.system_type_id) END AS type_name,
        c.max_length AS max_length, c.precision AS precision_digits, c.scale AS scale_digits
      FROM cdc.captured_columns cc
@@ -261,16 +253,4 @@ const LARGE: ReadonlySet<string> = new Set(['text', 'ntext', 'image', 'xml', 'js
 
 export function changeTable(instance: string): string {
   return `[cdc].${quoteIdentifier(`${instance}_CT`)}`;
-}
-
-/** Of one table, those that are established, older ones first. */
-export function instancesByAge(instances: readonly CaptureInstance[], sourceId: number): CaptureInstance[] {
-  return instances
-    .filter((instance) => instance.sourceId === sourceId && instance.min !== null)
-    .sort((a, b) => a.createdAt - b.createdAt || a.id - b.id);
-}
-
-export function findInstances(instances: readonly CaptureInstance[], name: TableName): CaptureInstance[] {
-  const found = instances.find(({ table }) => displayName(table) === displayName(name));
-  return found ? instancesByAge(instances, found.sourceId) : [];
 }

@@ -138,24 +138,20 @@ function columnOf(row: Row): Column & { readonly id: string } {
     nativeType,
     type: logicalType(nativeType, codePage > 0 ? codePage : null),
     nullable: row['is_nullable'] === true,
-    generated: generatedBy(row, nativeType),
+    generated: generatedBy(row),
     identity: row['is_identity'] === true ? 'always' : null,
     default: orNull(row, 'default_text'),
     // Always named: databases' own collations differ, and a key's decides what is equal.
     collation: orNull(row, 'collation'),
+    selfWritten: nativeType === 'rowversion' || Number(row['always'] ?? 0) > 0,
     id: String(row['column_id']),
     streamType: nativeType,
   };
 }
 
-/** Period and ledger columns by their number in sys.columns.generated_always_type. */
-function generatedBy(row: Row, nativeType: string): string | null {
+function generatedBy(row: Row): string | null {
   if (row['is_computed'] === true) return orNull(row, 'computed') ?? '(not visible)';
-  if (nativeType === 'rowversion') return 'rowversion';
-  if (row['column_set'] === true) return 'COLUMN_SET FOR ALL_SPARSE_COLUMNS';
-  const always = Number(row['always'] ?? 0);
-  if (always === 0) return null;
-  return always === 1 ? 'ROW START' : always === 2 ? 'ROW END' : `GENERATED ALWAYS (${always})`;
+  return row['column_set'] === true ? 'COLUMN_SET FOR ALL_SPARSE_COLUMNS' : null;
 }
 
 interface FoundIndex {

@@ -200,12 +200,12 @@ function isIdentity(column: Column, native: boolean): boolean {
 
 function computedColumn(column: Column): DesignedColumn | null {
   const words = column.generated;
-  if (words === null || !/^\(/.test(words) || usesOtherObjects(words)) return null;
+  if (words === null || !/^\(.*\)$/s.test(words) || words === '(not visible)' || usesOtherObjects(words)) return null;
   return { name: column.name, nativeType: null, collate: '', clauses: ` AS ${words}` };
 }
 
 function defaultClause(column: Column, native: boolean, leftOut: string[]): string {
-  if (column.default === null) return '';
+  if (column.default === null || column.selfWritten) return '';
   if (native && !usesOtherObjects(column.default)) return ` DEFAULT ${column.default}`;
   leftOut.push(`default of column ${column.name}: ${native ? column.default : 'another engine’s'}`);
   return '';

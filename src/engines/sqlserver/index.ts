@@ -1,9 +1,11 @@
 /** SQL Server 2019 and newer: source, change source and destination. */
 import { looksLikeAdo, parseSqlServerAddress, SQLSERVER_SCHEMES } from '../../model/sqlserver-address.ts';
 import type { Engine, EngineDatabase, OpenOptions } from '../contract.ts';
-import { SqlServerCatalog } from './catalog.ts';
+import { CapturedCatalog } from './captured-catalog.ts';
+import { SqlServerChanges } from './changes.ts';
 import { Connection } from './connection.ts';
 import { SqlServerDestination } from './destination.ts';
+import { SqlServerSnapshot } from './snapshot.ts';
 
 export const sqlserver: Engine = {
   name: 'sqlserver',
@@ -17,10 +19,10 @@ export const sqlserver: Engine = {
 
 class SqlServerDatabase implements EngineDatabase {
   readonly engine = sqlserver;
-  readonly catalog: SqlServerCatalog;
+  readonly catalog: CapturedCatalog;
   readonly preflight = null;
-  readonly snapshot = null;
-  readonly changes = null;
+  readonly snapshot: SqlServerSnapshot;
+  readonly changes: SqlServerChanges;
   readonly destination: SqlServerDestination;
   readonly checksum = null;
   readonly triggers = null;
@@ -28,7 +30,9 @@ class SqlServerDatabase implements EngineDatabase {
 
   constructor(options: OpenOptions) {
     this.#connection = new Connection(options);
-    this.catalog = new SqlServerCatalog(this.#connection);
+    this.catalog = new CapturedCatalog(this.#connection);
+    this.snapshot = new SqlServerSnapshot(this.#connection);
+    this.changes = new SqlServerChanges(this.#connection);
     this.destination = new SqlServerDestination(this.#connection);
   }
 

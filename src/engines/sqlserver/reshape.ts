@@ -3,7 +3,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { hasCode, SluiceError } from '../../model/errors.ts';
 import { displayName, type Table, type TableName } from '../../model/tables.ts';
 import type { Remedies, RouteChange, TableDesign } from '../contract.ts';
-import type { StoredRoute } from '../stored-route.ts';
+import { changedRoute, type StoredRoute } from '../stored-route.ts';
 import { SqlServerCatalog } from './catalog.ts';
 import type { Connection, Session } from './connection.ts';
 import { addColumnSql, ownDesign } from './ddl.ts';
@@ -53,7 +53,7 @@ export async function reshapeRoute(
       if (!session.lost) await session.run('wait for tables again', ['SET LOCK_TIMEOUT -1']);
     }
   }
-  const changed: StoredRoute = { ...route, columns: change.columns };
+  const changed = changedRoute(route, change);
   await session.query(
     'change the route',
     `UPDATE sluice.generations SET live_route = @route, updated_at = SYSUTCDATETIME() WHERE ${MAPPING}`,
