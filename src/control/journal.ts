@@ -54,7 +54,7 @@ export interface DeadLetter {
   readonly values?: Readonly<Record<string, Cell>>;
 }
 
-/** Rows per statement: a statement takes 65,535 parameters at most (2,100 on SQL Server, which splits further). */
+/** Rows per statement. */
 const CHUNK = 500;
 
 export class Journal {
@@ -76,7 +76,11 @@ export class Journal {
       error_code: line.errorCode ?? null,
       details: line.details === undefined ? null : storable(line.details),
     }));
-    await this.#insertAll('write to sync_logs', 'sync_logs', rows);
+    for (let at = 0; at < rows.length; at += CHUNK) {
+      await this.#context.run('write to sync_logs', (queries) =>
+        this.#context.dialect.insertRows(queries, 'sync_logs', rows.slice(at, at + CHUNK)),
+      );
+    }
   }
 
   /**
@@ -119,7 +123,10 @@ export class Journal {
     return this.#context.run('resolve errors', async (queries) => {
       const query = queries('error_logs').where({ [column]: id, is_resolved: 0 });
       if (type !== undefined) void query.where('error_type', type);
-      return query.update({ is_resolved: 1, resolved_at: this.#context.now(queries) });
+      const resolved = (await query
+        .update({ is_resolved: 1, resolved_at: this.#context.now(queries) })
+        .returning('error_id')) as unknown[];
+      return resolved.length;
     });
   }
 
@@ -166,8 +173,7 @@ export class Journal {
         kind,
         key_text: keyText(key),
       }));
-      for (let at = 0; at < keys.length; at += CHUNK)
-        await queries('verification_mismatches').insert(keys.slice(at, at + CHUNK));
+      await this.#context.dialect.insertRows(queries, 'verification_mismatches', keys);
       await queries('mapping_state')
         .where('mapping_uid', found.mappingUid)
         .update({ last_verified_at: now, verification_status: found.status });
@@ -222,11 +228,6 @@ export class Journal {
         .first(),
     );
     return Number((row as { rows: string } | undefined)?.rows ?? 0);
-  }
-
-  async #insertAll(doing: string, table: string, rows: readonly Record<string, unknown>[]): Promise<void> {
-    for (let at = 0; at < rows.length; at += CHUNK)
-      await this.#context.run(doing, (queries) => queries(table).insert(rows.slice(at, at + CHUNK)));
   }
 }
 

@@ -5,6 +5,7 @@ import { CapturedCatalog } from './captured-catalog.ts';
 import { SqlServerChanges } from './changes.ts';
 import { Connection } from './connection.ts';
 import { SqlServerDestination } from './destination.ts';
+import { SqlServerPreflight } from './preflight.ts';
 import { SqlServerSnapshot } from './snapshot.ts';
 
 export const sqlserver: Engine = {
@@ -20,7 +21,7 @@ export const sqlserver: Engine = {
 class SqlServerDatabase implements EngineDatabase {
   readonly engine = sqlserver;
   readonly catalog: CapturedCatalog;
-  readonly preflight = null;
+  readonly preflight: SqlServerPreflight;
   readonly snapshot: SqlServerSnapshot;
   readonly changes: SqlServerChanges;
   readonly destination: SqlServerDestination;
@@ -33,6 +34,7 @@ class SqlServerDatabase implements EngineDatabase {
     this.catalog = new CapturedCatalog(this.#connection);
     this.snapshot = new SqlServerSnapshot(this.#connection);
     this.changes = new SqlServerChanges(this.#connection);
+    this.preflight = new SqlServerPreflight(this.#connection);
     this.destination = new SqlServerDestination(this.#connection);
   }
 
