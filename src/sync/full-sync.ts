@@ -229,7 +229,7 @@ class FullSync {
   ): Promise<number> {
     const done = await session.loadedChunks();
     const waiting = plan.chunks.filter((chunk) => !done.has(chunk.id));
-    let rows = 0;
+    let rows = [...done.values()].reduce((sum, each) => sum + each, 0);
     this.#report({
       phase: 'copying',
       rows,
