@@ -134,9 +134,12 @@ export class Leases {
       const row = await queries('meta').where('meta_id', 1).first<{ epoch_counter: string }>('epoch_counter');
       const epoch = Number(row.epoch_counter);
       if (lease) {
-        const mine = await queries('leases').where({ lease_key: lease.key, owner: lease.owner.id }).update({ epoch });
+        const mine = (await queries('leases')
+          .where({ lease_key: lease.key, owner: lease.owner.id })
+          .update({ epoch })
+          .returning('lease_key')) as unknown[];
         // A process that was frozen must not draw one above its successor's.
-        if (mine === 0) throw new SluiceError('FENCED', `the lease ${lease.key} has another owner`);
+        if (mine.length === 0) throw new SluiceError('FENCED', `the lease ${lease.key} has another owner`);
       }
       return epoch;
     });
