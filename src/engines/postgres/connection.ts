@@ -123,6 +123,8 @@ export class Connection {
   readonly options: PostgresOptions;
   readonly #config: pg.ClientConfig;
   readonly #pool: SessionPool<Session>;
+  /** As `server_version_num`, of the session opened last; null before the first. */
+  serverVersion: number | null = null;
   /** sslmode=prefer and absent: what the server turned out to support. */
   #plainText = false;
 
@@ -142,7 +144,7 @@ export class Connection {
     this.user = config.user ?? null;
     this.#plainText = !preferTls;
     this.database = this.#config.database ?? this.#config.user ?? 'postgres';
-    this.#pool = new SessionPool(this.database, options.maxSessions ?? 4);
+    this.#pool = new SessionPool(this.database, options.maxSessions ?? 8);
   }
 
   /** A session of the caller's own; end it with `release`. `replication`: speaks the replication protocol. */
@@ -152,6 +154,15 @@ export class Connection {
 
   release(session: Session): Promise<void> {
     return this.#pool.release(session);
+  }
+
+  /** A pooled session, for work that ends in `giveBack` when all went well, else in `release`. */
+  take(): Promise<Session> {
+    return this.#pool.take(() => this.#connect(false));
+  }
+
+  giveBack(session: Session): Promise<void> {
+    return this.#pool.giveBack(session);
   }
 
   /** Runs `work` on a pooled session: for short queries. A session that failed is not used again. */
@@ -194,7 +205,11 @@ export class Connection {
           session = await attempt(this.#config);
         }
       }
-      await session.query('set up the session', SESSION_SETTINGS);
+      const [set] = await session.query(
+        'set up the session',
+        `${SESSION_SETTINGS}; SELECT current_setting('server_version_num') AS version`,
+      );
+      if (set?.['version']) this.serverVersion = Number(set['version']);
       return session;
     } catch (error) {
       throw classify(error, doing);

@@ -28,7 +28,7 @@ export interface FoldOptions {
 }
 
 /** Locks on tables are waited for this long under the position row's lock; the stream queues behind it (PROTOCOL, A copy, 6). */
-const TABLE_LOCK_WAIT = '1s';
+export const BOUND_TABLE_LOCKS = `SET LOCAL lock_timeout = '1s'`;
 const UNDEFINED_TABLE = '42P01';
 
 export class PostgresFold implements FoldSession {
@@ -86,17 +86,17 @@ export class PostgresFold implements FoldSession {
     const { filling } = this;
     if (filling) {
       return this.unlessEnded(async () => {
-        const { count, last } = await this.#foldWaiting(filling.applier, filling.folded, maxBytes, fold);
+        const { count, last } = await this.#foldWaiting(filling.folded, maxBytes, fold);
         filling.folded = last;
         return count;
       });
     }
-    const applier = await this.prepareApplier();
+    await this.prepareApplier();
     return this.unlessEnded(() =>
       this.session.transaction('BEGIN', async () => {
         const folded = await this.#lockGeneration();
         beginApplying(this.session);
-        const { count, last } = await this.#foldWaiting(applier, folded, maxBytes, fold);
+        const { count, last } = await this.#foldWaiting(folded, maxBytes, fold);
         if (count > 0) await this.#markFolded(last);
         return count;
       }),
@@ -104,9 +104,10 @@ export class PostgresFold implements FoldSession {
   }
 
   async finish(fold: FoldWork): Promise<boolean> {
-    const { stream, group, mappingUid, generation } = this.options;
+    const { stream, group } = this.options;
     const { filling } = this;
-    const applier = filling?.applier ?? (stream === null ? null : await this.prepareApplier());
+    // Most copies meet no change at all, and need no temporary tables.
+    if (!filling && (await this.backlogBytes()) > 0) await this.prepareApplier();
     const work = async () => {
       if (stream !== null) {
         await pastFrozenHolders(this.connection, this.session, this.options.lockWaitMs, () =>
@@ -119,22 +120,13 @@ export class PostgresFold implements FoldSession {
       }
       const folded = await this.#lockGeneration();
       if (!filling) beginApplying(this.session);
-      await this.session.run('bound the wait for tables', [`SET LOCAL lock_timeout = '${TABLE_LOCK_WAIT}'`]);
-      if (stream !== null && applier)
-        await this.#foldWaiting(applier, filling?.folded ?? folded, Number.POSITIVE_INFINITY, fold);
+      if (stream !== null)
+        await this.#foldWaiting(filling?.folded ?? folded, Number.POSITIVE_INFINITY, fold, BOUND_TABLE_LOCKS);
       await this.replace();
-      if (stream !== null) {
-        await this.session.query(
-          'announce the new route',
-          `UPDATE sluice.positions SET route_version = route_version + 1 WHERE stream = $1 AND apply_group = $2`,
-          [stream, group],
-        );
-        await this.session.run('drop the backlog', [`DROP TABLE ${quoteTable(backlogTable(mappingUid, generation))}`]);
-      }
     };
     try {
       await this.unlessEnded(async () => {
-        if (!filling) return this.session.transaction('BEGIN', work);
+        if (!filling) return this.#transaction(work);
         // A savepoint: locks that were not to be had let go of the position row, and the rows stay in.
         await this.session.attempt(work);
         await this.session.run('commit', ['COMMIT']);
@@ -150,13 +142,23 @@ export class PostgresFold implements FoldSession {
     await this.connection.release(this.session);
   }
 
-  /** Within `finish`: what takes the place of what, and the generation row. A held table is already in its place. */
+  /**
+   * Within `finish`: what takes the place of what, the generation row and its route, and the end of the backlog. A held table is already in
+   * its place.
+   */
   protected async replace(): Promise<void> {
+    const { stream, group, mappingUid, generation } = this.options;
     await this.session.query(
       'route to the live table',
-      `UPDATE sluice.generations SET is_live = true, backlog = NULL, backlog_generation = NULL, copy_session = NULL, updated_at = now() WHERE mapping_uid = $1`,
-      [this.options.mappingUid],
+      `WITH announced AS (UPDATE sluice.positions SET route_version = route_version + 1 WHERE stream = $2 AND apply_group = $3)
+       UPDATE sluice.generations SET is_live = true, backlog = NULL, backlog_generation = NULL, copy_session = NULL, updated_at = now() WHERE mapping_uid = $1`,
+      [mappingUid, stream, group],
     );
+    if (stream !== null)
+      await this.session.run('drop the backlog', [
+        BOUND_TABLE_LOCKS,
+        `DROP TABLE ${quoteTable(backlogTable(mappingUid, generation))}`,
+      ]);
   }
 
   /** Called with the changes a round applied, in the same transaction. */
@@ -164,7 +166,7 @@ export class PostgresFold implements FoldSession {
     // A held table needs no record.
   }
 
-  /** Outside a transaction: describes the target and makes the temporary tables. */
+  /** Describes the target and makes the temporary tables. */
   protected async prepareApplier(): Promise<TableApplier> {
     if (this.#applier) return this.#applier;
     const described = await this.describeTarget();
@@ -213,12 +215,30 @@ export class PostgresFold implements FoldSession {
     return row['folded_seq'] ?? '0';
   }
 
+  /** Temporary tables that were made in a transaction are gone with it when it is rolled back. */
+  async #transaction<T>(work: () => Promise<T>): Promise<T> {
+    const before = this.#applier;
+    try {
+      return await this.session.transaction('BEGIN', work);
+    } catch (error) {
+      if (this.#applier !== before) this.#applier = null;
+      throw error;
+    }
+  }
+
+  /** `first`: a statement that goes before whatever is applied. */
   async #foldWaiting(
-    applier: TableApplier,
     folded: string,
     maxBytes: number,
     fold: FoldWork,
+    first: string | null = null,
   ): Promise<{ count: number; last: string }> {
+    let before = first;
+    const prepared = async () => {
+      if (before !== null) await this.session.run('bound the wait for tables', [before]);
+      before = null;
+      return this.filling?.applier ?? this.prepareApplier();
+    };
     let count = 0;
     let last = Number(folded);
     let bytes = 0;
@@ -235,6 +255,7 @@ export class PostgresFold implements FoldSession {
       }
     }
     const apply = async (changes: KeyedChanges): Promise<ApplyCounts> => {
+      const applier = await prepared();
       const counts = await applier.apply(changes);
       await this.applied(changes, applier);
       return counts;
@@ -242,7 +263,7 @@ export class PostgresFold implements FoldSession {
     await fold(
       blocks(),
       apply,
-      (keys) => applier.missing(keys),
+      async (keys) => (await prepared()).missing(keys),
       (work) => this.session.attempt(work),
     );
     return { count, last: String(last) };

@@ -23,23 +23,25 @@ export async function takeGroup(
   options: { stream: string; group: string; epoch: number; lockWaitMs: number; create: Position | null },
 ): Promise<GroupApplier | null> {
   const { stream, group, epoch, create } = options;
+  const named = { stream, group };
+  const name = groupLock(stream, group);
+  // Beside each other: opening a session takes several round trips.
+  const lookup = connection.query(
+    'look up the former owner',
+    `SELECT owner_session FROM sluice.positions WHERE ${GROUP}`,
+    named,
+  );
+  lookup.catch(() => undefined);
   const session = await connection.open();
   let locker: Locker | null = null;
   try {
-    const name = groupLock(stream, group);
-    const named = { stream, group };
-    const [before] = await connection.query(
-      'look up the former owner',
-      `SELECT owner_session FROM sluice.positions WHERE ${GROUP}`,
-      named,
-    );
+    const [before] = await lookup;
     if (!before && create === null) {
       await connection.release(session);
       return null;
     }
     const mine = (locker = await Locker.of(connection, session, options.lockWaitMs));
-    await mine.create(name);
-    await mine.forgetDead(name);
+    await mine.enter(name);
     const former = textOf(before, 'owner_session');
     const row = await session.transaction(async () => {
       await mine.past(name, () => session.query('lock the group’s position', Locker.lockSql(name)), former);

@@ -97,13 +97,15 @@ export class SqlServerCopies implements CopyDestination {
     return this.#withSession(request.lockWaitMs, async (session, locker) => {
       const generation = await this.#underLocks(session, locker, { stream, group, mappingUid }, async () => {
         const row = await claim(session, request);
+        // A copier that is frozen with the table locked (fill.ts) would be waited for.
+        if (numberOf(row, 'copy_generation') !== null) await locker.endCopiers(mappingUid);
         const route: StoredRoute = { ...routeFor(request), likeLive: request.live !== null };
         const resumes =
           numberOf(row, 'copy_generation') !== null &&
           numberOf(row, 'copy_request') === request.requestId &&
           isSameShape(textOf(row, 'copy_route'), route);
         if (resumes) return numberOf(row, 'copy_generation');
-        await discardCopy(session, mappingUid, row);
+        await discardCopy(session, locker, mappingUid, row);
         const generation = (numberOf(row, 'last_generation') ?? 0) + 1;
         await session.run('create the staging table', [
           ...stagingSql(request, stagingOf(route, mappingUid, generation)),
@@ -130,14 +132,15 @@ export class SqlServerCopies implements CopyDestination {
         return generation;
       });
       if (generation === null) return null;
+      await locker.announceCopier(mappingUid);
       return new SqlServerCopy(this.#connection, session, locker, request, generation);
     });
   }
 
   async abandon(mappingUid: string): Promise<void> {
-    await this.#change(mappingUid, 30_000, async (session, _locker, row) => {
+    await this.#change(mappingUid, 30_000, async (session, locker, row) => {
       if (numberOf(row, 'copy_generation') === null) return;
-      await discardCopy(session, mappingUid, row);
+      await discardCopy(session, locker, mappingUid, row);
       // A table that was held meanwhile has missed what went to the copy's backlog: only another copy mends that.
       await session.query(
         'end a copy',
@@ -152,7 +155,7 @@ export class SqlServerCopies implements CopyDestination {
 
   async openHeld(mappingUid: string, copyEpoch: number, lockWaitMs: number): Promise<FoldSession | null> {
     return this.#withSession(lockWaitMs, async (session, locker) => {
-      await locker.create(mappingLock(mappingUid));
+      await locker.enter(mappingLock(mappingUid));
       const row = await session.transaction(async () => {
         await locker.lock(mappingLock(mappingUid));
         const [taken] = await session.query(
@@ -165,6 +168,7 @@ export class SqlServerCopies implements CopyDestination {
       });
       const route = row ? routeOf(row) : null;
       if (!row || !route || route.generation === null) return null;
+      await locker.announceCopier(mappingUid);
       return new SqlServerFold(this.#connection, session, locker, {
         mappingUid,
         generation: route.generation,
@@ -227,8 +231,8 @@ export class SqlServerCopies implements CopyDestination {
   }
 
   async forget(mappingUid: string): Promise<void> {
-    await this.#change(mappingUid, 30_000, async (session, _locker, row) => {
-      await discardCopy(session, mappingUid, row);
+    await this.#change(mappingUid, 30_000, async (session, locker, row) => {
+      await discardCopy(session, locker, mappingUid, row);
       await session.query('forget the mapping', `DELETE FROM sluice.generations WHERE ${MAPPING}`, { uid: mappingUid });
       await announceRoute(session, { stream: textOf(row, 'stream'), group: textOf(row, 'apply_group') });
     });
@@ -272,7 +276,7 @@ export class SqlServerCopies implements CopyDestination {
     work: () => Promise<T>,
   ): Promise<T | null> {
     const { stream, group, mappingUid } = names;
-    await locker.create(mappingLock(mappingUid));
+    await locker.enter(mappingLock(mappingUid));
     return session.transaction(async () => {
       if (stream !== null) {
         await locker.lock(groupLock(stream, group));
@@ -330,7 +334,7 @@ async function claim(session: Session, request: GenerationRequest): Promise<Row>
 }
 
 /** Staging table, backlog and chunk marks of a copy (or the backlog of a hold that a new copy makes pointless). */
-async function discardCopy(session: Session, mappingUid: string, row: Row): Promise<void> {
+async function discardCopy(session: Session, locker: Locker, mappingUid: string, row: Row): Promise<void> {
   const tables: TableName[] = [];
   const copyGeneration = numberOf(row, 'copy_generation');
   const copyRoute = textOf(row, 'copy_route');
@@ -338,11 +342,13 @@ async function discardCopy(session: Session, mappingUid: string, row: Row): Prom
     tables.push(stagingOf(JSON.parse(copyRoute) as StoredRoute, mappingUid, copyGeneration));
   const backlogGeneration = numberOf(row, 'backlog_generation');
   if (backlogGeneration !== null) tables.push(backlogTable(mappingUid, backlogGeneration));
-  if (tables.length > 0)
+  if (tables.length > 0) {
+    await locker.endCopiers(mappingUid);
     await session.run(
       'discard an unfinished copy',
       tables.map((table) => `DROP TABLE IF EXISTS ${quoteTable(table)}`),
     );
+  }
   await session.query('discard chunk marks', `DELETE FROM sluice.chunks WHERE ${MAPPING}`, { uid: mappingUid });
 }
 

@@ -7,8 +7,10 @@ import type { Chunk, ChunkPlan, CopySession, GenerationRequest, RowStream } from
 import { SqlServerCatalog } from './catalog.ts';
 import type { Connection, Session } from './connection.ts';
 import { indexSql, keySql, ownDesign } from './ddl.ts';
-import { compareSql, DIFFERENCE, emptyDifferenceSql, replaceSql, type Swap } from './difference.ts';
+import { compareSql, DIFFERENCE, emptyDifferenceSql, insertSql, replaceSql, type Swap } from './difference.ts';
+import { beginFill } from './fill.ts';
 import { SqlServerFold } from './fold.ts';
+import { requireUnguarded } from './guards.ts';
 import { MAPPING } from './hold.ts';
 import { stagingOf } from './home.ts';
 import { loadRows } from './loader.ts';
@@ -16,15 +18,19 @@ import { Locker, mappingLock } from './locks.ts';
 import { flagOf, numberOf, textOf } from './row-values.ts';
 import { quoteIdentifier, quoteLiteral, quoteTable } from './sql.ts';
 import { stagedColumns, stagedKey, stagingSql } from './staging.ts';
-import type { TableApplier } from './table-applier.ts';
+import { TableApplier } from './table-applier.ts';
 
 export class SqlServerCopy extends SqlServerFold implements CopySession {
   readonly #request: GenerationRequest;
   readonly #idleLoaders: Session[] = [];
   #plan: ChunkPlan | null = null;
   #planRead = false;
-  /** `absent`: renamed into place; a table: replaced by difference. Null: `compare` has not run in this session. */
-  #swap: 'absent' | Table | null = null;
+  /**
+   * `absent`: renamed into place; `filled`: the rows are in, uncommitted; a table: replaced by difference. Null: `compare` has not
+   * run in this session.
+   */
+  #swap: 'absent' | 'filled' | Table | null = null;
+  readonly #loaderLockers: Locker[] = [];
 
   constructor(
     connection: Connection,
@@ -60,13 +66,13 @@ export class SqlServerCopy extends SqlServerFold implements CopySession {
     this.#planRead = true;
   }
 
-  async loadedChunks(): Promise<ReadonlySet<number>> {
+  async loadedChunks(): Promise<ReadonlyMap<number, number>> {
     const rows = await this.session.query(
       'read which chunks are in',
-      `SELECT chunk FROM sluice.chunks WHERE ${MAPPING} AND generation = @generation`,
+      `SELECT chunk, rows FROM sluice.chunks WHERE ${MAPPING} AND generation = @generation`,
       { uid: this.options.mappingUid, generation: this.options.generation },
     );
-    return new Set(rows.map((row) => numberOf(row, 'chunk') ?? 0));
+    return new Map(rows.map((row) => [numberOf(row, 'chunk') ?? 0, numberOf(row, 'rows') ?? 0]));
   }
 
   async restart(): Promise<void> {
@@ -84,7 +90,11 @@ export class SqlServerCopy extends SqlServerFold implements CopySession {
     await this.forgetTarget();
   }
 
-  async load(chunk: Chunk, rows: RowStream): Promise<number> {
+  load(chunk: Chunk, rows: RowStream): Promise<number> {
+    return this.unlessEnded(() => this.#load(chunk, rows));
+  }
+
+  async #load(chunk: Chunk, rows: RowStream): Promise<number> {
     const session = await this.#loader();
     const { mappingUid, generation, copyEpoch, target, route } = this.options;
     try {
@@ -122,13 +132,15 @@ export class SqlServerCopy extends SqlServerFold implements CopySession {
         if (build.length > 0) await this.session.run('build the key', build);
         await this.#update('note that the key is built', 'is_key_built = 1');
       });
-    try {
-      await work();
-    } catch (error) {
-      if (!hasCode(error, 'ROW_REFUSED')) throw error;
-      await this.#dropDuplicates();
-      await work();
-    }
+    await this.unlessEnded(async () => {
+      try {
+        await work();
+      } catch (error) {
+        if (!hasCode(error, 'ROW_REFUSED')) throw error;
+        await this.#dropDuplicates();
+        await work();
+      }
+    });
   }
 
   async buildIndexes(): Promise<void> {
@@ -136,10 +148,12 @@ export class SqlServerCopy extends SqlServerFold implements CopySession {
     if (await this.#describeLive()) return;
     if (flagOf(await this.#generation('look whether the indexes are built', 'is_indexed'), 'is_indexed')) return;
     const statements = indexSql(ownDesign(this.#request.design), this.options.target);
-    await this.session.transaction(async () => {
-      if (statements.length > 0) await this.session.run('build the indexes', statements);
-      await this.#update('note that the indexes are built', 'is_indexed = 1');
-    });
+    await this.unlessEnded(() =>
+      this.session.transaction(async () => {
+        if (statements.length > 0) await this.session.run('build the indexes', statements);
+        await this.#update('note that the indexes are built', 'is_indexed = 1');
+      }),
+    );
     await this.forgetTarget();
   }
 
@@ -147,6 +161,10 @@ export class SqlServerCopy extends SqlServerFold implements CopySession {
     const live = await this.#describeLive();
     this.#swap = live ?? 'absent';
     const swap = this.#swapOf();
+    if (live && (await this.unlessEnded(() => this.#fill(live)))) {
+      this.#swap = 'filled';
+      return { differing: 0 };
+    }
     if (!live || swap.key.length === 0) return { differing: 0 };
     await this.session.run('make room for differing keys', emptyDifferenceSql(swap.key));
     await this.session.run('compare the copy with the live table', compareSql(swap));
@@ -154,14 +172,37 @@ export class SqlServerCopy extends SqlServerFold implements CopySession {
     return { differing: numberOf(row, 'n') ?? 0 };
   }
 
+  /** Only while no stream applies to the table: one that holds the position must never wait for what is uncommitted here. */
+  async #fill(live: Table): Promise<boolean> {
+    if (live.kind === 'other') return false;
+    const [row] = await this.session.query(
+      'look how far the backlog was folded',
+      `SELECT folded_seq FROM sluice.generations WHERE ${MAPPING} AND is_live = 0`,
+      { uid: this.options.mappingUid },
+    );
+    if (!row || !(await new SqlServerCatalog(this.connection).isEmpty(live.name))) return false;
+    requireUnguarded(live);
+    const { columns, key } = this.options.route;
+    const applier = new TableApplier(this.session, live, columns, key, false);
+    if (this.options.stream !== null) await applier.prepare();
+    const insert = insertSql(this.#swapOf(), live, `FROM ${quoteTable(this.options.target)} AS s`);
+    if (!(await beginFill(this.session, quoteTable(live.name), insert))) {
+      await applier.dropStages();
+      return false;
+    }
+    this.filling = { applier, folded: numberOf(row, 'folded_seq') ?? 0 };
+    return true;
+  }
+
   override async close(): Promise<void> {
     for (const session of this.#idleLoaders.splice(0)) await this.connection.release(session);
+    for (const locker of this.#loaderLockers.splice(0)) await locker.close();
     await super.close();
   }
 
   /** Every key folded since the comparison began is compared again under the lock (PROTOCOL, The swap). */
   protected override async applied(changes: KeyedChanges, applier: TableApplier): Promise<void> {
-    if (this.#swap === null || this.#swap === 'absent') return;
+    if (this.#swap === null || this.#swap === 'absent' || this.#swap === 'filled') return;
     const { key, live } = this.#swapOf();
     if (changes.truncate)
       // Whatever the live table holds that the copy no longer does must be compared as well.
@@ -178,6 +219,8 @@ export class SqlServerCopy extends SqlServerFold implements CopySession {
       await this.session.run(`put ${displayName(target)} in place`, [
         `EXEC sp_rename @objname = ${quoteLiteral(quoteTable(this.options.target))}, @newname = ${quoteLiteral(target.table)}, @objtype = N'OBJECT'`,
       ]);
+    } else if (this.#swap === 'filled') {
+      await this.session.run('drop the staging table', [`DROP TABLE ${quoteTable(this.options.target)}`]);
     } else {
       const [row] =
         this.options.route.key.length === 0
@@ -249,7 +292,12 @@ export class SqlServerCopy extends SqlServerFold implements CopySession {
 
   async #loader(): Promise<Session> {
     const idle = this.#idleLoaders.pop();
-    return idle && !idle.lost ? idle : this.connection.open();
+    if (idle && !idle.lost) return idle;
+    const session = await this.connection.open();
+    const locker = await Locker.of(this.connection, session, 0);
+    this.#loaderLockers.push(locker);
+    await locker.announceCopier(this.options.mappingUid);
+    return session;
   }
 
   async #generation(doing: string, column: string) {

@@ -39,6 +39,19 @@ export function emptyDifferenceSql(key: readonly Column[]): string[] {
   ];
 }
 
+/** Rows of the staging table into the live one. `from`: FROM the staging table under the alias s … */
+export function insertSql({ live, columns }: Swap, described: Table, from: string): string[] {
+  const isIdentity = described.columns.some(
+    (column) => column.identity !== null && columns.some((carried) => carried.name === column.name),
+  );
+  const table = quoteTable(live);
+  return [
+    ...(isIdentity ? [`SET IDENTITY_INSERT ${table} ON`] : []),
+    `INSERT INTO ${table} (${names(columns).join(', ')}) SELECT ${columns.map(of('s')).join(', ')} ${from}`,
+    ...(isIdentity ? [`SET IDENTITY_INSERT ${table} OFF`] : []),
+  ];
+}
+
 /**
  * Deletes, updates and inserts what still differs: grants, views, keys and readers never notice. The whole table is locked first:
  * without row versions, whoever is reading it at that moment would see some of the old rows and some of the new.
@@ -47,14 +60,7 @@ export function replaceSql(swap: Swap, described: Table): string[] {
   const live = quoteTable(swap.live);
   const staging = quoteTable(swap.staging);
   const { columns, key } = swap;
-  const identity = described.columns.some(
-    (column) => column.identity !== null && columns.some((carried) => carried.name === column.name),
-  );
-  const insert = (from: string) => [
-    ...(identity ? [`SET IDENTITY_INSERT ${live} ON`] : []),
-    `INSERT INTO ${live} (${names(columns).join(', ')}) SELECT ${columns.map(of('s')).join(', ')} ${from}`,
-    ...(identity ? [`SET IDENTITY_INSERT ${live} OFF`] : []),
-  ];
+  const insert = (from: string) => insertSql(swap, described, from);
   if (key.length === 0) return [`DELETE FROM ${live} WITH (TABLOCKX)`, ...insert(`FROM ${staging} AS s`)];
   const on = (alias: string) =>
     names(key)

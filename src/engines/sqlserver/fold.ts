@@ -35,6 +35,12 @@ export class SqlServerFold implements FoldSession {
   protected readonly session: Session;
   protected readonly locker: Locker;
   protected readonly options: FoldOptions;
+  /**
+   * A transaction in which another table is being filled is open: what waits is folded into that one, within it, and how far is
+   * remembered here, because a write to the generation row would lock it before the position. Null: rounds are transactions of
+   * their own.
+   */
+  protected filling: { readonly applier: TableApplier; folded: number } | null = null;
   #applier: TableApplier | null = null;
   #described: Table | null = null;
 
@@ -66,13 +72,13 @@ export class SqlServerFold implements FoldSession {
 
   async backlogBytes(): Promise<number> {
     if (this.options.stream === null) return 0;
-    const [row] = await this.#unlessGone(() =>
+    const [row] = await this.unlessEnded(() =>
       this.session.query(
         'measure the backlog',
         // What the stream is just appending is not waited for.
         `SELECT COALESCE(SUM(CAST(bytes AS bigint)), 0) AS bytes FROM ${this.#backlog()} WITH (READPAST)
-          WHERE seq > (SELECT folded_seq FROM sluice.generations WHERE ${MAPPING})`,
-        { uid: this.options.mappingUid },
+          WHERE seq > COALESCE(@folded, (SELECT folded_seq FROM sluice.generations WHERE ${MAPPING}))`,
+        { uid: this.options.mappingUid, folded: this.filling?.folded ?? null },
       ),
     );
     return numberOf(row, 'bytes') ?? 0;
@@ -80,25 +86,38 @@ export class SqlServerFold implements FoldSession {
 
   async round(maxBytes: number, fold: FoldWork): Promise<number> {
     if (this.options.stream === null) return 0;
-    await this.prepareApplier();
-    return this.#unlessGone(() =>
-      this.#transaction(async () => this.#foldWaiting(await this.#lockGeneration(), maxBytes, fold)),
-    );
+    const { filling } = this;
+    if (filling)
+      return this.unlessEnded(async () => {
+        const { count, last } = await this.#foldWaiting(filling.applier, filling.folded, maxBytes, fold);
+        filling.folded = last;
+        return count;
+      });
+    return this.unlessEnded(async () => {
+      const applier = await this.prepareApplier();
+      return this.#transaction(async () => {
+        const { count, last } = await this.#foldWaiting(applier, await this.#lockGeneration(), maxBytes, fold);
+        if (count > 0)
+          await this.session.query(
+            'mark how far the backlog was folded',
+            `UPDATE sluice.generations SET folded_seq = @last WHERE ${MAPPING}`,
+            { uid: this.options.mappingUid, last },
+          );
+        return count;
+      });
+    });
   }
 
   async finish(fold: FoldWork): Promise<boolean> {
-    const { stream, group, mappingUid, generation } = this.options;
-    if (stream !== null) await this.prepareApplier();
+    const { filling } = this;
     try {
-      await this.#transaction(async () => {
-        if (stream !== null) await this.locker.lock(groupLock(stream, group));
-        const folded = await this.#lockGeneration();
-        await this.session.run('bound the wait for tables', [`SET LOCK_TIMEOUT ${TABLE_LOCK_WAIT_MS}`]);
-        if (stream !== null) await this.#foldWaiting(folded, Number.POSITIVE_INFINITY, fold);
-        await this.replace();
-        if (stream === null) return;
-        await announceRoute(this.session, { stream, group });
-        await this.session.run('drop the backlog', [`DROP TABLE ${quoteTable(backlogTable(mappingUid, generation))}`]);
+      await this.unlessEnded(async () => {
+        const applier = filling?.applier ?? (this.options.stream === null ? null : await this.prepareApplier());
+        const work = () => this.#finish(applier, fold);
+        if (!filling) return this.#transaction(work);
+        // A savepoint: locks that were not to be had let go of the position, and the rows stay in.
+        await this.session.attempt(work);
+        await this.session.run('commit', ['COMMIT TRANSACTION']);
       });
       return true;
     } catch (error) {
@@ -107,6 +126,19 @@ export class SqlServerFold implements FoldSession {
     } finally {
       if (!this.session.lost) await this.session.run('wait for tables again', ['SET LOCK_TIMEOUT -1']);
     }
+  }
+
+  async #finish(applier: TableApplier | null, fold: FoldWork): Promise<void> {
+    const { stream, group, mappingUid, generation } = this.options;
+    if (stream !== null) await this.locker.lock(groupLock(stream, group));
+    const marked = await this.#lockGeneration();
+    const folded = this.filling?.folded ?? marked;
+    await this.session.run('bound the wait for tables', [`SET LOCK_TIMEOUT ${TABLE_LOCK_WAIT_MS}`]);
+    if (stream !== null && applier) await this.#foldWaiting(applier, folded, Number.POSITIVE_INFINITY, fold);
+    await this.replace();
+    if (stream === null) return;
+    await announceRoute(this.session, { stream, group });
+    await this.session.run('drop the backlog', [`DROP TABLE ${quoteTable(backlogTable(mappingUid, generation))}`]);
   }
 
   async close(): Promise<void> {
@@ -181,8 +213,12 @@ export class SqlServerFold implements FoldSession {
     return numberOf(row, 'folded_seq') ?? 0;
   }
 
-  async #foldWaiting(folded: number, maxBytes: number, fold: FoldWork): Promise<number> {
-    const applier = await this.prepareApplier();
+  async #foldWaiting(
+    applier: TableApplier,
+    folded: number,
+    maxBytes: number,
+    fold: FoldWork,
+  ): Promise<{ count: number; last: number }> {
     let count = 0;
     let last = folded;
     let bytes = 0;
@@ -209,27 +245,36 @@ export class SqlServerFold implements FoldSession {
       (keys) => applier.missing(keys),
       (work) => this.session.attempt(work),
     );
-    if (count > 0)
-      await session.query(
-        'mark how far the backlog was folded',
-        `UPDATE sluice.generations SET folded_seq = @last WHERE ${MAPPING}`,
-        { uid: this.options.mappingUid, last },
-      );
-    return count;
+    return { count, last };
   }
 
-  /** A reset of the group, or a newer copier, has taken the backlog away: this copy is over, whatever statement notices. */
-  async #unlessGone<T>(work: () => Promise<T>): Promise<T> {
+  /**
+   * A reset of the group, or a newer copier, has taken the backlog away or ended this session: this copy is over, whatever
+   * statement notices.
+   */
+  protected async unlessEnded<T>(work: () => Promise<T>): Promise<T> {
     try {
       return await work();
     } catch (error) {
-      if (!hasCode(error, 'DESTINATION_TABLE_MISSING') || (await this.#backlogIsThere())) throw error;
+      const isOver = hasCode(error, 'CONNECTION_LOST')
+        ? await this.#isSucceeded()
+        : hasCode(error, 'DESTINATION_TABLE_MISSING') && !(await this.#backlogIsThere());
+      if (!isOver) throw error;
       throw new SluiceError(
         'FENCED',
         `the copy to ${displayName(this.options.route.target)} was ended by somebody else`,
         { cause: error },
       );
     }
+  }
+
+  async #isSucceeded(): Promise<boolean> {
+    const [row] = await this.connection
+      .query('look who copies now', `SELECT copy_epoch FROM sluice.generations WHERE ${MAPPING}`, {
+        uid: this.options.mappingUid,
+      })
+      .catch(() => []);
+    return row !== undefined && numberOf(row, 'copy_epoch') !== this.options.copyEpoch;
   }
 
   async #backlogIsThere(): Promise<boolean> {

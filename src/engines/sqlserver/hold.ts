@@ -48,6 +48,7 @@ export async function holdMapping(session: Session, locker: Locker, mappingUid: 
     uid,
   );
   if (!ended) return;
+  await locker.endCopiers(mappingUid);
   await session.run('drop its backlog', [
     `DROP TABLE IF EXISTS ${quoteTable(backlogTable(mappingUid, numberOf(ended, 'backlog_generation') ?? 0))}`,
   ]);

@@ -34,7 +34,8 @@ const TABLES: Readonly<Record<string, string>> = {
      PRIMARY KEY (mapping_uid, generation, chunk)`,
   // What is locked in place of a position's or a generation's row (locks.ts), and which sessions may hold it.
   locks: `name nvarchar(440) ${EXACT} NOT NULL PRIMARY KEY, held bit NOT NULL DEFAULT 0`,
-  lockers: `name nvarchar(440) ${EXACT} NOT NULL, session nvarchar(60) ${EXACT} NOT NULL, PRIMARY KEY NONCLUSTERED (name, session)`,
+  lockers: `name nvarchar(440) ${EXACT} NOT NULL, session nvarchar(60) ${EXACT} NOT NULL, is_copier bit NOT NULL DEFAULT 0,
+     PRIMARY KEY NONCLUSTERED (name, session)`,
 };
 
 /** Creates what is missing. Idempotent; an existing home costs one query. */

@@ -9,8 +9,8 @@
  * `sluice.lockers`.
  */
 import { SluiceError, hasCode } from '../../model/errors.ts';
-import type { Connection, Session } from './connection.ts';
-import { numberOf, textOf } from './row-values.ts';
+import type { Connection, Parameters, Session } from './connection.ts';
+import { textOf } from './row-values.ts';
 import { quoteLiteral } from './sql.ts';
 
 export function groupLock(stream: string, group: string): string {
@@ -23,6 +23,13 @@ export function mappingLock(mappingUid: string): string {
 
 /** A session is stored by process id and login time, so that another one that got the same id later is not mistaken for it. */
 const SESSION_ID = `CAST(s.session_id AS nvarchar(12)) + N'@' + CONVERT(nvarchar(33), s.login_time, 126)`;
+
+const ANNOUNCE = `INSERT INTO sluice.lockers (name, session) SELECT @name, @session
+  WHERE NOT EXISTS (SELECT 1 FROM sluice.lockers WHERE name = CAST(@name AS nvarchar(440)) AND session = CAST(@session AS nvarchar(60)))`;
+
+/** Sessions but @me that may hold the lock @name. Uncommitted announcements will do: nothing is lost by a wrong one. */
+const LOCKERS = `FROM sluice.lockers AS l WITH (READUNCOMMITTED) INNER JOIN sys.dm_exec_sessions AS s ON ${SESSION_ID} = l.session
+  WHERE l.name = CAST(@name AS nvarchar(440)) AND l.session <> @me`;
 
 /** Of one session that locks coordinating rows. */
 export class Locker {
@@ -49,20 +56,23 @@ export class Locker {
     return new Locker(connection, session, lockWaitMs, id);
   }
 
-  /** Makes the rows that are locked, where they are missing; outside a transaction. */
-  async create(...names: readonly string[]): Promise<void> {
-    for (const name of names) {
-      await this.#connection
-        .query(
-          'make a row to lock',
-          `INSERT INTO sluice.locks (name) SELECT @name WHERE NOT EXISTS (SELECT 1 FROM sluice.locks WHERE name = CAST(@name AS nvarchar(440)))`,
-          { name },
-        )
-        // Somebody else was faster.
-        .catch((error: unknown) => {
-          if (!hasCode(error, 'ROW_REFUSED')) throw error;
-        });
-    }
+  /** Outside a transaction: makes the row that is locked where it is missing, forgets sessions that are gone, and announces this one. */
+  async enter(name: string): Promise<void> {
+    const enter = () =>
+      this.#session.query(
+        'make a row to lock',
+        `INSERT INTO sluice.locks (name) SELECT @name WHERE NOT EXISTS (SELECT 1 FROM sluice.locks WHERE name = CAST(@name AS nvarchar(440)));
+         DELETE FROM sluice.lockers WHERE name = CAST(@name AS nvarchar(440)) AND HAS_PERMS_BY_NAME(NULL, NULL, N'VIEW SERVER STATE') = 1
+           AND session NOT IN (SELECT ${SESSION_ID} FROM sys.dm_exec_sessions AS s);
+         ${ANNOUNCE}`,
+        { name, session: this.id },
+      );
+    await enter().catch((error: unknown) => {
+      // Somebody else was faster.
+      if (!hasCode(error, 'ROW_REFUSED')) throw error;
+      return enter();
+    });
+    this.#announced.add(name);
   }
 
   /** The statement by which a name is locked until the transaction ends; its one row says that there is such a name. */
@@ -104,13 +114,19 @@ export class Locker {
 
   async announce(name: string): Promise<void> {
     if (this.#announced.has(name)) return;
+    await this.#connection.query('say who may hold a lock', ANNOUNCE, { name, session: this.id });
+    this.#announced.add(name);
+  }
+
+  /** This session copies to the mapping, and is to be ended when somebody else ends the copy. */
+  async announceCopier(mappingUid: string): Promise<void> {
+    const name = mappingLock(mappingUid);
+    await this.announce(name);
     await this.#connection.query(
-      'say who may hold a lock',
-      `INSERT INTO sluice.lockers (name, session) SELECT @name, @session
-        WHERE NOT EXISTS (SELECT 1 FROM sluice.lockers WHERE name = CAST(@name AS nvarchar(440)) AND session = CAST(@session AS nvarchar(60)))`,
+      'say who copies',
+      `UPDATE sluice.lockers SET is_copier = 1 WHERE name = CAST(@name AS nvarchar(440)) AND session = CAST(@session AS nvarchar(60))`,
       { name, session: this.id },
     );
-    this.#announced.add(name);
   }
 
   /** When the session is given up. What a killed process leaves is removed by those who lock the same names later. */
@@ -127,43 +143,40 @@ export class Locker {
       .catch(() => undefined);
   }
 
-  async forgetDead(name: string): Promise<void> {
-    await this.#connection.query(
-      'forget sessions that are gone',
-      `DELETE FROM sluice.lockers WHERE name = CAST(@name AS nvarchar(440)) AND HAS_PERMS_BY_NAME(NULL, NULL, N'VIEW SERVER STATE') = 1
-          AND session NOT IN (SELECT ${SESSION_ID} FROM sys.dm_exec_sessions AS s)`,
-      { name },
+  /**
+   * Ends the sessions of the mapping's copiers but this one. Their copy is over by what the caller does next, and a statement of
+   * theirs may run for long and hold the tables that are to be dropped, under the position's lock. Without the right to it they are
+   * waited for.
+   */
+  async endCopiers(mappingUid: string): Promise<void> {
+    await this.#kill(`${LOCKERS} AND l.is_copier = 1`, { name: mappingLock(mappingUid), me: this.id }).catch(
+      () => undefined,
     );
   }
 
-  async #terminate(id: string): Promise<void> {
-    const rows = await this.#connection.query(
-      'look for the former owner’s session',
-      `SELECT s.session_id AS spid FROM sys.dm_exec_sessions AS s WHERE ${SESSION_ID} = @id`,
-      { id },
-    );
-    for (const row of rows) await kill(this.#connection, numberOf(row, 'spid'));
+  #terminate(id: string): Promise<void> {
+    return this.#kill(`FROM sys.dm_exec_sessions AS s WHERE ${SESSION_ID} = @id`, { id });
   }
 
-  /** An idle session inside a transaction does nothing; one at work is waited for. Uncommitted announcements will do: nothing is lost by a wrong one. */
-  async #terminateFrozen(name: string): Promise<void> {
-    const rows = await this.#connection.query(
-      'look for a frozen session',
-      `SELECT s.session_id AS spid FROM sluice.lockers AS l WITH (READUNCOMMITTED)
-        INNER JOIN sys.dm_exec_sessions AS s ON ${SESSION_ID} = l.session
-        WHERE l.name = CAST(@name AS nvarchar(440)) AND l.session <> @me
-          AND (s.status = N'sleeping' AND s.open_transaction_count > 0 OR s.status LIKE N'idle in transaction%')
-          AND s.last_request_end_time < DATEADD(millisecond, -@idle, GETDATE())`,
+  /** An idle session inside a transaction does nothing; one at work is waited for. */
+  #terminateFrozen(name: string): Promise<void> {
+    return this.#kill(
+      `${LOCKERS} AND (s.status = N'sleeping' AND s.open_transaction_count > 0 OR s.status LIKE N'idle in transaction%')
+        AND s.last_request_end_time < DATEADD(millisecond, -@idle, GETDATE())`,
       { name, me: this.id, idle: this.#lockWaitMs },
     );
-    for (const row of rows) await kill(this.#connection, numberOf(row, 'spid'));
   }
-}
 
-/** Needs ALTER ANY CONNECTION. KILL takes no parameter. */
-async function kill(connection: Connection, spid: number | null): Promise<void> {
-  if (spid === null || !Number.isSafeInteger(spid)) return;
-  await connection.use((session) => session.run('end a session that holds a lock', [`KILL ${spid}`]));
+  /** Finds and ends in one round trip. KILL needs ALTER ANY CONNECTION, and takes no parameter. */
+  async #kill(sessions: string, parameters: Parameters): Promise<void> {
+    await this.#connection.query(
+      'end sessions that hold a lock',
+      `DECLARE @kill nvarchar(max) = N'';
+       SELECT @kill = @kill + N'KILL ' + CAST(s.session_id AS nvarchar(12)) + N'; ' ${sessions};
+       IF @kill <> N'' EXEC (@kill)`,
+      parameters,
+    );
+  }
 }
 
 /** A lock on a table was not to be had in time (LOCK_TIMEOUT), or a deadlock was broken at our cost. */
