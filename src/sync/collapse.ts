@@ -48,7 +48,9 @@ export class Collapse {
   /** The first change of the key made its row: before these changes no row had it. */
   #fresh: boolean[] = [];
   #bases: Base[] = [];
-  #slotKeys: ChangeCell[] = [];
+  /** Where the key was seen. */
+  #keyFrom: Source[] = [];
+  #keyAt: number[] = [];
   /** Where the row lies: in these changes, from this cell on. Null: it is `#own`, or there is none. */
   #from: (Source | null)[] = [];
   #at: number[] = [];
@@ -132,7 +134,7 @@ export class Collapse {
     let hasAbsent = false;
     for (let slot = 0; slot < this.#alive.length; slot++) {
       if (this.#alive[slot]) (this.#isNew(slot) ? fresh : others).push(slot);
-      else if (!this.#truncate) for (let k = 0; k < keyWidth; k++) deletes.push(this.#slotKeys[slot * keyWidth + k]);
+      else if (!this.#truncate) for (const cell of this.#keyCells(slot)) deletes.push(cell);
     }
     others.forEach((slot, i) => {
       if (!this.#isIncomplete(slot)) return;
@@ -259,8 +261,8 @@ export class Collapse {
     this.#bases.push(base);
     this.#from.push(null);
     this.#at.push(0);
-    if (source.key.length === 1) this.#slotKeys.push(cellAt(source.changes, at, source.key[0] ?? 0));
-    else for (const column of source.key) this.#slotKeys.push(cellAt(source.changes, at, column));
+    this.#keyFrom.push(source);
+    this.#keyAt.push(at);
     this.#bytes += 64 + text.length;
     return slot;
   }
@@ -307,7 +309,8 @@ export class Collapse {
   }
 
   #keyCells(slot: number): readonly ChangeCell[] {
-    return this.#slotKeys.slice(slot * this.#key.length, (slot + 1) * this.#key.length);
+    const from = this.#keyFrom[slot];
+    return from ? from.key.map((column) => cellAt(from.changes, this.#keyAt[slot] ?? 0, column)) : [];
   }
 
   #reset(): void {
@@ -315,7 +318,8 @@ export class Collapse {
     this.#alive = [];
     this.#fresh = [];
     this.#bases = [];
-    this.#slotKeys = [];
+    this.#keyFrom = [];
+    this.#keyAt = [];
     this.#from = [];
     this.#at = [];
     this.#own.clear();

@@ -114,19 +114,17 @@ export const writeNumeric: ValueWriter = (text, from, end, out, to) => {
   let weight = Math.ceil(whole / 4) - 1;
   let count = 0;
   let kept = 0;
-  const group = (value: number) => {
-    if (count === 0 && value === 0) weight--;
-    else {
-      out.writeUInt16BE(value, to + 8 + 2 * count);
-      count++;
-      if (value !== 0) kept = count;
+  for (let next = at, size = first; next < end; next += size, size = Math.min(4, end - next)) {
+    // Past the point a short group is filled up with zeros.
+    const value = next < point ? digits(text, next, next + size, 'numeric') : fraction(text, next, size);
+    if (next + size === point) size++;
+    if (count === 0 && value === 0) {
+      weight--;
+      continue;
     }
-  };
-  for (let next = at, size = first; next < point; next += size, size = 4)
-    group(digits(text, next, next + size, 'numeric'));
-  for (let next = point + 1; next < end; next += 4) {
-    const size = Math.min(4, end - next);
-    group(digits(text, next, next + size, 'numeric') * 10 ** (4 - size));
+    out.writeUInt16BE(value, to + 8 + 2 * count);
+    count++;
+    if (value !== 0) kept = count;
   }
   out.writeUInt16BE(kept, to);
   out.writeInt16BE(kept === 0 ? 0 : weight, to + 2);
@@ -134,6 +132,12 @@ export const writeNumeric: ValueWriter = (text, from, end, out, to) => {
   out.writeUInt16BE(scale, to + 6);
   return to + 8 + 2 * kept;
 };
+
+const FILL = [1, 1000, 100, 10, 1];
+
+function fraction(text: Buffer, from: number, size: number): number {
+  return digits(text, from, from + size, 'numeric') * (FILL[size] ?? 1);
+}
 
 const SPECIAL_NUMERIC: Readonly<Record<string, number>> = { NaN: 0xc000, Infinity: 0xd000, '-Infinity': 0xf000 };
 
