@@ -124,7 +124,7 @@ for (let round = 0; round < 4; round++) {
     const take = async (taken: Taken | null) => {
       changes += taken?.changes ?? 0;
       for (const table of taken?.tables ?? []) {
-        if (step === 'decode, cells') bytes += table.cells.length;
+        if (step === 'decode, cells') bytes += 8 * table.cells.length;
         if (step === 'decode' || step === 'decode, cells') continue;
         const collapse = new Collapse(names, ['id']);
         collapse.add(table);
@@ -143,8 +143,6 @@ for (let round = 0; round < 4; round++) {
     await take(decoder.takeCompleted());
     const used = process.cpuUsage(started);
     const micros = (used.user + used.system) / changes;
-    console.log(
-      `${step.padEnd(24)} ${micros.toFixed(2)} µs a change, ${Math.round(1e6 / micros).toLocaleString('en')}/s`,
-    );
+    console.log(`${step.padEnd(24)} ${micros.toFixed(2)} µs a change, ${Math.round(bytes / changes)} bytes made`);
   }
 }

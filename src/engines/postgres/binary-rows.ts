@@ -29,7 +29,7 @@ import { HEADER } from './copy-protocol.ts';
 import { NULL_VALUE, PgoutputRows } from './pgoutput-rows.ts';
 import { binaryFormat } from './types.ts';
 
-/** Size of a CopyData message at which it is sent. */
+/** Size of a CopyData message; a larger row makes a larger one. */
 const FRAME = 64 * 1024;
 /** Signature, flags, length of the header's extension. */
 const FILE_HEADER = Buffer.from('PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0', 'latin1');
@@ -112,7 +112,7 @@ export async function* binaryFrames(
   const width = relation.columns.length;
   const starts = new Int32Array(width);
   const lengths = new Int32Array(width);
-  let out = Buffer.allocUnsafeSlow(FRAME * 2);
+  let out = Buffer.allocUnsafeSlow(FRAME);
   let at = HEADER + FILE_HEADER.copy(out, HEADER);
   const taken = () => {
     const framed = out.subarray(0, at);
@@ -142,7 +142,7 @@ export async function* binaryFrames(
     }
     if (at + most > out.length) {
       if (at > HEADER) yield taken();
-      out = Buffer.allocUnsafeSlow(Math.max(FRAME * 2, HEADER + most));
+      out = Buffer.allocUnsafeSlow(Math.max(FRAME, HEADER + most));
       at = HEADER;
     }
     out[at++] = writers.length >> 8;
@@ -158,11 +158,6 @@ export async function* binaryFrames(
       const written = writers[c]?.(buffer, start, start + length, out, at + 4) ?? at + 4;
       out.writeInt32BE(written - at - 4, at);
       at = written;
-    }
-    if (at >= FRAME) {
-      yield taken();
-      out = Buffer.allocUnsafeSlow(FRAME * 2);
-      at = HEADER;
     }
   }
   if (at + 2 > out.length) {
