@@ -6,7 +6,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import type { Arena } from './arena.ts';
 import { cpuSeconds } from './cpu.ts';
 import { dropSlots } from './full-copy.ts';
-import { alternate, median, ratio, say, seconds } from './report.ts';
+import { alternate, median, ratio, say, seconds } from '../report.ts';
 import { createTable, fill, fingerprint, values } from './tables.ts';
 
 export interface Workload {

@@ -3,7 +3,7 @@ import { spawnSync } from 'node:child_process';
 import { existsSync } from 'node:fs';
 import path from 'node:path';
 import type { Arena } from './arena.ts';
-import { alternate, mebibytes, ratio, say, seconds } from './report.ts';
+import { alternate, mebibytes, ratio, say, seconds } from '../report.ts';
 import { createTable, fill, fingerprint } from './tables.ts';
 
 export async function benchFullCopy(

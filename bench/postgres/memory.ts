@@ -2,7 +2,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Arena } from './arena.ts';
 import { dropSlots } from './full-copy.ts';
-import { mebibytes, say } from './report.ts';
+import { mebibytes, say } from '../report.ts';
 import { createTable, fill, fingerprint, values } from './tables.ts';
 
 /** About what a row takes in the table. */

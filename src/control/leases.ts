@@ -67,19 +67,16 @@ export class Leases {
         renewed_at: now,
         expires_at: this.#context.dialect.inSeconds(queries, seconds),
       };
+      // The leases of jobs are made and given up, so nobody's is the common case.
+      const made = { lease_key: key, ...held, acquired_at: now };
+      if ((await this.#context.dialect.insertMissing(queries, 'leases', [made], ['lease_key'])) === 1)
+        return leaseOf(key, asked, seconds);
       await queries('leases').where({ lease_key: key, owner: owner.id }).update(held);
       await queries('leases')
         .where('lease_key', key)
         .whereNot('owner', owner.id)
         .where('expires_at', '<=', now)
         .update({ ...held, acquired_at: now, epoch: null });
-      if (await this.#isMine(queries, key, owner)) return leaseOf(key, asked, seconds);
-      if (await queries('leases').where('lease_key', key).first('lease_key')) return null;
-      try {
-        await queries('leases').insert({ lease_key: key, ...held, acquired_at: now });
-      } catch (error) {
-        if (!this.#context.dialect.isDuplicate(error)) throw error;
-      }
       return (await this.#isMine(queries, key, owner)) ? leaseOf(key, asked, seconds) : null;
     });
   }

@@ -1,10 +1,11 @@
 /** The engines of this build. Adding one: its folder, and a line here. */
 import { SluiceError } from '../model/errors.ts';
 import type { Engine } from './contract.ts';
+import { mysql } from './mysql/index.ts';
 import { postgres } from './postgres/index.ts';
 import { sqlserver } from './sqlserver/index.ts';
 
-const ENGINES: readonly Engine[] = [postgres, sqlserver];
+const ENGINES: readonly Engine[] = [postgres, sqlserver, mysql];
 
 /** The engine of a connection string, by its scheme or its form. Throws ENGINE_UNKNOWN; the message holds nothing of the string but the scheme. */
 export function engineOf(connectionString: string): Engine {

@@ -40,15 +40,24 @@ export class SessionPool<S extends PooledSession> {
     await session.end();
   }
 
-  /** Runs `work` on a kept session, or a new one. A session that failed is not used again. */
-  async use<T>(connect: () => Promise<S>, work: (session: S) => Promise<T>): Promise<T> {
+  /** A kept session, or a new one: the caller's until `giveBack`, as it was taken, or `release`. */
+  async take(connect: () => Promise<S>): Promise<S> {
     let session = this.#idle.pop();
     while (session?.lost) session = this.#idle.pop();
-    session ??= await this.open(connect);
+    return session ?? this.open(connect);
+  }
+
+  async giveBack(session: S): Promise<void> {
+    if (this.#closed || session.lost || this.#idle.length >= this.#maxIdle) await this.release(session);
+    else this.#idle.push(session);
+  }
+
+  /** Runs `work` on a kept session, or a new one. A session that failed is not used again. */
+  async use<T>(connect: () => Promise<S>, work: (session: S) => Promise<T>): Promise<T> {
+    const session = await this.take(connect);
     try {
       const result = await work(session);
-      if (this.#closed || session.lost || this.#idle.length >= this.#maxIdle) await this.release(session);
-      else this.#idle.push(session);
+      await this.giveBack(session);
       return result;
     } catch (error) {
       await this.release(session);

@@ -1,5 +1,5 @@
 /** Routes as destinations store them with a mapping's generation: JSON, the same in every engine. */
-import type { GenerationRequest, Route, RouteColumn } from './contract.ts';
+import type { GenerationRequest, Route, RouteChange, RouteColumn } from './contract.ts';
 import type { TableName } from '../model/tables.ts';
 
 /** One table's way from source to target: the live one's, or the copy's. */
@@ -10,6 +10,7 @@ export interface StoredRoute {
   readonly columns: readonly RouteColumn[];
   readonly key: readonly string[];
   readonly storage?: string | null;
+  readonly capture?: string | null;
   /** The staging table was made like a live one that is there. */
   readonly likeLive?: boolean;
 }
@@ -48,7 +49,14 @@ export function routeFor(request: GenerationRequest): StoredRoute {
     columns: request.columns,
     key: request.key,
     storage: request.source.storage ?? null,
+    ...(request.source.capture === undefined ? {} : { capture: request.source.capture }),
   };
+}
+
+/** The route after a change of the source's columns, or of what records them. */
+export function changedRoute(route: StoredRoute, change: RouteChange): StoredRoute {
+  const { columns, capture } = change;
+  return { ...route, columns, ...(capture === undefined ? {} : { capture }) };
 }
 
 /** The route by which a copy is folded into its staging table. */

@@ -1,5 +1,6 @@
 import type { TableName } from './tables.ts';
 import type { Position } from './position.ts';
+import type { SluiceError } from './errors.ts';
 
 /**
  * One exact value: the engine's exact text for the column's logical type (as text, or as its UTF-8 bytes), or bytes for
@@ -78,6 +79,25 @@ export interface ChangePiece {
   readonly transactions: number;
   /** When the last transaction of the piece committed at the source, ms since 1970; null for idle progress. */
   readonly committedAt: number | null;
+  /** Absent: the source has one log for all tables, which is complete or is not. */
+  readonly captures?: TableCaptures;
+}
+
+/**
+ * Where each table is recorded by itself (SQL Server's capture instances) a stream may lack changes of one table and have those of
+ * the others. Asked with what a route says of its table, before a piece is committed by it (invariant 5).
+ */
+export interface TableCaptures {
+  /** Why changes of the table up to the end of this piece are missing; null: they are all there. */
+  gap(table: TableName, capture: string | null): SluiceError | null;
+  /** What records the table instead of `capture` from now on, with nothing missing in between; null: nothing else. */
+  successor(table: TableName, capture: string | null): CaptureSuccessor | null;
+}
+
+export interface CaptureSuccessor {
+  readonly capture: string;
+  /** How the stream describes the table from there on. */
+  readonly relation: ChangeRelation;
 }
 
 export function emptyTableChanges(relation: ChangeRelation): TableChanges {

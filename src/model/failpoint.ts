@@ -21,6 +21,8 @@ export const FAILPOINTS = [
   'copy.key-built',
   'copy.folded',
   'copy.compared',
+  /** The rows are in an existing empty table, uncommitted. */
+  'copy.filled',
   /** The new rows are in place; the request is not yet finished in the control database. */
   'copy.swapped',
   'request.created',

@@ -18,10 +18,12 @@ export interface Column {
   readonly type: LogicalType;
   readonly nullable: boolean;
   /**
-   * The engine computes it (generated, computed, rowversion): it is declared, never written. The engine's own words for
+   * The engine computes it (generated, computed columns): it is declared, never written. The engine's own words for
    * how: equal words on the same engine compute equal values.
    */
   readonly generated: string | null;
+  /** The engine fills it and takes no value for it, but what it holds is data (rowversion, period columns): carried to ordinary columns. */
+  readonly selfWritten?: boolean;
   readonly identity: 'always' | 'by default' | null;
   /** The default's expression as the engine prints it, or null. */
   readonly default: string | null;
@@ -75,6 +77,11 @@ export interface Table {
   readonly bytes: number;
   /** Differs once rows were rewritten by something that no change event tells of; null: the engine cannot say. */
   readonly storage?: string | null;
+  /**
+   * Where tables are recorded one by one: what records this one now, and since when. Null: nothing does. Absent: the source has one
+   * log for all.
+   */
+  readonly capture?: string | null;
 }
 
 /** The columns that are carried: those the engine does not compute itself. */

@@ -52,7 +52,7 @@ export class CopyJob {
     const pace = new Pace();
     let rows = 0;
     try {
-      const finished = await this.#alreadyFinished(mapping, request.requestId);
+      const finished = claimed.resumed && (await this.#alreadyFinished(mapping, request.requestId));
       if (!finished) {
         await checkPlace(mapping, fleet, this.#options.mapping);
         logger.info('full sync started', {

@@ -27,6 +27,8 @@ export interface JobBoardOptions {
 const WAKE_DELAY_MS = 50;
 /** What could not begin yet is tried again so soon, ms. */
 const AGAIN_MS = 1000;
+/** Jobs that are no copies at once: a thousand new mappings must not open a thousand sessions. */
+const SHORT_JOBS = 8;
 
 interface Job {
   readonly kind: JobKind;
@@ -40,6 +42,7 @@ export class JobBoard {
   readonly #options: JobBoardOptions;
   readonly #jobs = new Map<string, Job>();
   readonly #queue = new PQueue({ concurrency: DEFAULT_SETTINGS.parallel_scheduler_count });
+  readonly #shortQueue = new PQueue({ concurrency: SHORT_JOBS });
   readonly #serverQueues = new Map<number, PQueue>();
   #serverConcurrency: number = DEFAULT_SETTINGS.server_parallel_count;
   #draining = false;
@@ -113,7 +116,7 @@ export class JobBoard {
     const queued =
       kind === 'copy' || kind === 'verify'
         ? this.#serverQueue(planned.row.serverId).add(() => this.#queue.add(work))
-        : work();
+        : this.#shortQueue.add(work, { priority: kind === 'pause' ? 1 : 0 });
     const done = Promise.resolve(queued)
       .then(() => undefined)
       .catch(async (error: unknown) => {

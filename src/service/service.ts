@@ -43,6 +43,9 @@ const RETENTION_INTERVAL_MS = 60 * 60 * 1000;
 const DISPLAY_INTERVAL_MS = 60 * 1000;
 /** A wake-up storm (500 jobs that end at once) becomes one poll. */
 const WAKE_DELAY_MS = 50;
+/** A poll that reads thousands of mappings takes long: whatever wakes it, the next waits for a multiple of that. */
+const REST_PER_POLL = 4;
+const MAX_REST_MS = 2000;
 
 export class Service {
   readonly #options: ServiceOptions;
@@ -70,6 +73,8 @@ export class Service {
   #stopping = false;
   #wake: (() => void) | null = null;
   #look = false;
+  /** On performance.now(). */
+  #restUntil = 0;
   #isAway = false;
   #watchedAt = -Infinity;
   #retentionAt = -Infinity;
@@ -88,6 +93,7 @@ export class Service {
     this.#leases.start();
     try {
       while (!this.#stopping) {
+        const begun = performance.now();
         try {
           await this.#cycle();
           if (this.#isAway) this.#logger.info('the control database is back');
@@ -101,6 +107,7 @@ export class Service {
             this.#logger.error('the control database does not answer; waiting for it', { error: known });
           this.#isAway ||= known.code === 'CONTROL_UNREACHABLE';
         }
+        this.#restUntil = performance.now() + Math.min((performance.now() - begun) * REST_PER_POLL, MAX_REST_MS);
         await this.#sleep(this.#isAway ? 1000 : this.#settings.cdc_check_interval_seconds * 1000);
       }
     } finally {
@@ -387,6 +394,7 @@ export class Service {
       batchMaxBytes: settings.batch_max_bytes,
       leaseMs: settings.lease_seconds * 1000,
       idleMs: settings.cdc_check_interval_seconds * 1000,
+      pollMs: settings.cdc_check_interval_seconds * 1000,
       retryAttempts: settings.max_retry_attempts,
       retryDelayMs: settings.retry_delay_seconds * 1000,
       holdMaxBytes: settings.hold_max_bytes,
@@ -411,10 +419,14 @@ export class Service {
   }
 
   async #sleep(ms: number): Promise<void> {
-    if (this.#stopping || this.#look) {
-      await new Promise((resolve) => setTimeout(resolve, WAKE_DELAY_MS));
-      return;
-    }
+    if (this.#stopping) return;
+    if (!this.#look) await this.#wait(ms);
+    while (!this.#stopping && performance.now() < this.#restUntil)
+      await this.#wait(this.#restUntil - performance.now());
+  }
+
+  /** Until `#wake` is called, at most. */
+  async #wait(ms: number): Promise<void> {
     await new Promise<void>((resolve) => {
       const timer = setTimeout(resolve, ms);
       this.#wake = () => {

@@ -146,6 +146,12 @@ export class StreamHost {
           if (mapping) await this.#options.columnsChanged(mapping, change);
         },
         gap: (groupIds, reason) => this.#gap(groupIds, reason),
+        mappingGap: async (uid, reason) => {
+          const mapping = this.#mapping(uid);
+          if (!mapping) return;
+          logger.error('changes are missing', { mapping: mapping.label, error: reason });
+          await this.#mappingGap(mapping, reason);
+        },
         away: (groupId, reason) => {
           logger.error('a destination is away; its changes wait at the source', { group: groupId, error: reason });
           for (const mapping of this.#plan.groups.get(groupId)?.mappings.slice(0, 1) ?? [])

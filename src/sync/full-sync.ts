@@ -327,7 +327,7 @@ class FullSync {
       // Both read before the round: the backlog holds everything at or below the position, and one round takes all that waits.
       const position = await session.position();
       const waiting = await this.#limitBacklog(session);
-      const folded = await session.round(ROUND_BYTES, folding.fold);
+      const folded = waiting === 0 ? 0 : await session.round(ROUND_BYTES, folding.fold);
       await failpoint('copy.folded');
       if (position !== null && waiting <= ROUND_BYTES && ['equal', 'after'].includes(changes.compare(position, end))) {
         if (folding.settle()) {
@@ -335,7 +335,7 @@ class FullSync {
           return;
         }
         end = await changes.end();
-      } else if (folded === 0) await pause(50);
+      } else if (folded === 0) await pause(100);
     }
   }
 

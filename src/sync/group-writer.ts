@@ -1,5 +1,11 @@
 /** Writes the stream's pieces into one apply group: its own session, its own position, its own trouble. */
-import { cellAt, type ChangePiece, type ChangeRelation, type TableChanges } from '../model/changes.ts';
+import {
+  cellAt,
+  type ChangePiece,
+  type ChangeRelation,
+  type TableCaptures,
+  type TableChanges,
+} from '../model/changes.ts';
 import { failpoint } from '../model/failpoint.ts';
 import { hasCode, SluiceError, toSluiceError } from '../model/errors.ts';
 import type { Position } from '../model/position.ts';
@@ -38,6 +44,8 @@ export interface GroupEvents {
   triggerColumn(mappingUid: string): string | null;
   /** It was set. The commit that carries the change has happened. */
   flipped(mappingUid: string): void;
+  /** Changes of the mapping's table are missing. Durable when it resolves; the group goes on without the mapping. */
+  gap(mappingUid: string, error: SluiceError): Promise<void>;
   /** The source's columns changed: followed in place, or (`error`) to be mended by a full copy. */
   columnsChanged(mappingUid: string, change: ColumnsChanged): Promise<void>;
 }
@@ -130,7 +138,7 @@ export class GroupWriter {
         else await this.#commit(piece, piece.end);
         return;
       } catch (error) {
-        if (error instanceof MappingFailure || error instanceof Drifted) {
+        if (error instanceof MappingFailure || error instanceof Drifted || error instanceof TableGap) {
           await this.#settle(error, piece);
           attempt = 0;
           continue;
@@ -183,6 +191,7 @@ export class GroupWriter {
     const applier = this.#session();
     const transaction = await applier.begin();
     this.#routes = transaction.routes;
+    const { captures } = piece;
     const counts = new Map<string, ApplyCounts>();
     const flipped = new Set<string>();
     const add = (more: ReadonlyMap<string, ApplyCounts>) => {
@@ -196,6 +205,7 @@ export class GroupWriter {
       }
     };
     try {
+      if (captures) this.#checkCaptures(transaction.routes, captures);
       if (this.#stagedPieces > 0) {
         for await (const block of transaction.staged()) {
           const routed = routeChanges([decodeBlock(block.bytes)], transaction.routes);
@@ -262,6 +272,19 @@ export class GroupWriter {
     }
   }
 
+  /** invariant 5, for sources that record each table by itself: before anything is applied, under the position row's lock. */
+  #checkCaptures(routes: readonly Route[], captures: TableCaptures): void {
+    for (const route of routes) {
+      const capture = route.capture ?? null;
+      const error = captures.gap(route.source, capture);
+      if (error) throw new TableGap(route, error);
+      const successor = route.live ? captures.successor(route.source, capture) : null;
+      const drift = `${route.mappingUid} ${successor?.capture ?? ''}`;
+      if (successor && !this.#settled.has(drift))
+        throw new Drifted(route, successor.relation, drift, successor.capture);
+    }
+  }
+
   /** Before anything is applied: a live table's columns are no longer those of its route. */
   #lookForDrift(routed: ReturnType<typeof routeChanges>): void {
     for (const { route, tables } of routed.values()) {
@@ -274,10 +297,11 @@ export class GroupWriter {
     }
   }
 
-  async #settle(trouble: Drifted | MappingFailure, piece: ChangePiece): Promise<void> {
+  async #settle(trouble: Drifted | MappingFailure | TableGap, piece: ChangePiece): Promise<void> {
     if (trouble instanceof MappingFailure && this.#maySpare(trouble, piece)) return;
     try {
-      if (trouble instanceof Drifted) await this.#follow(trouble);
+      if (trouble instanceof TableGap) await this.#leave(trouble);
+      else if (trouble instanceof Drifted) await this.#follow(trouble);
       else await this.#hold(trouble);
     } catch (error) {
       if (!(error instanceof MappingFailure)) throw error;
@@ -296,11 +320,29 @@ export class GroupWriter {
     return true;
   }
 
+  /** invariant 5: one table's changes are missing. Said durably first, so that no position ever hides it. */
+  async #leave({ route, error }: TableGap): Promise<void> {
+    if (!route.live && route.backlog === 'copy') {
+      // Nobody reads the table yet: its copy starts anew.
+      const transaction = await this.#session().begin();
+      try {
+        await transaction.hold(route.mappingUid);
+        await transaction.commit(this.#session().state.position);
+      } catch (thrown) {
+        await transaction.rollback();
+        throw thrown;
+      }
+      return;
+    }
+    await this.options.events.gap(route.mappingUid, error);
+    await this.options.destination.copies.forget(route.mappingUid);
+  }
+
   /**
    * Follows the source's columns in a commit of its own at the position the group is at, so that no change is applied by a
    * route that cannot carry it (PROTOCOL, Changes). What cannot be followed is reported, and mended by a copy.
    */
-  async #follow({ route, relation, drift }: Drifted): Promise<void> {
+  async #follow({ route, relation, drift, capture }: Drifted): Promise<void> {
     const [source = null] = await this.options.catalog.describe([route.source]);
     const decision = decide(route, relation, source);
     const { columns, added, dropped, unproven, broken } = decision;
@@ -309,12 +351,14 @@ export class GroupWriter {
       await this.options.events.columnsChanged(route.mappingUid, { added: [], dropped: [], error });
       throw new MappingFailure(route.mappingUid, error);
     }
-    const isFollowed =
-      columns === null || (source !== null && (await this.#reshape(route, { columns, added }, source)));
-    if (!isFollowed && added.length > 0) {
+    const isKept = columns === null && capture === null;
+    const change = { columns: columns ?? route.columns, added, ...(capture === null ? {} : { capture }) };
+    const isFollowed = isKept || (source !== null && (await this.#reshape(route, change, source)));
+    if (!isFollowed && columns !== null && added.length > 0) {
       // The table could not be given the columns: without them for now, and then by a copy.
       const rest = columns.filter((column) => !added.includes(column.source));
-      if (source !== null && dropped.length > 0) await this.#reshape(route, { columns: rest, added: [] }, source);
+      if (source !== null && (dropped.length > 0 || capture !== null))
+        await this.#reshape(route, { ...change, columns: rest, added: [] }, source);
     }
     const needsCopy = unproven.length > 0 || !isFollowed;
     if (needsCopy || added.length > 0 || dropped.length > 0)
@@ -329,7 +373,7 @@ export class GroupWriter {
 
   async #reshape(
     route: Route,
-    change: { columns: readonly RouteColumn[]; added: readonly string[] },
+    change: { columns: readonly RouteColumn[]; added: readonly string[]; capture?: string },
     source: Table,
   ): Promise<boolean> {
     const applier = this.#session();
@@ -364,11 +408,25 @@ class Drifted extends Error {
   readonly route: Route;
   readonly relation: ChangeRelation;
   readonly drift: string;
-  constructor(route: Route, relation: ChangeRelation, drift: string) {
+  /** The route's `capture` from now on; null: as it is. */
+  readonly capture: string | null;
+  constructor(route: Route, relation: ChangeRelation, drift: string, capture: string | null = null) {
     super('the source’s columns changed');
     this.route = route;
     this.relation = relation;
     this.drift = drift;
+    this.capture = capture;
+  }
+}
+
+/** Thrown before anything is applied. */
+class TableGap extends Error {
+  readonly route: Route;
+  readonly error: SluiceError;
+  constructor(route: Route, error: SluiceError) {
+    super(error.message);
+    this.route = route;
+    this.error = error;
   }
 }
 

@@ -111,6 +111,8 @@ function columnProblem(column: Column, match: Column | null, source: Table, targ
   if (match === null) return { kind: 'missing', why: 'missing' };
   if (match.generated !== null)
     return { kind: 'generated', why: 'it is generated here and an ordinary column at the source' };
+  if (match.selfWritten)
+    return { kind: 'generated', why: 'only the server writes it here; declare it as an ordinary column' };
   const reason = sameTypes(column, match, sameEngine) ? null : cannotHold(column.type, match.type);
   if (reason !== null)
     return { kind: 'type', why: `${column.nativeType} does not go into ${match.nativeType}: ${reason}` };
@@ -143,7 +145,9 @@ function hasLabels(type: LogicalType): boolean {
 }
 
 function fillsItself(column: Column): boolean {
-  return column.default !== null || column.generated !== null || column.identity !== null;
+  return (
+    column.default !== null || column.generated !== null || column.identity !== null || column.selfWritten === true
+  );
 }
 
 /** Triggers would change rows a second time, and cascades remove some that the source still has; order alone does not help. */

@@ -23,6 +23,7 @@ export interface StreamSettings {
   readonly batchMaxBytes: number;
   readonly leaseMs: number;
   readonly idleMs: number;
+  readonly pollMs: number;
   readonly retryAttempts: number;
   readonly retryDelayMs: number;
   readonly holdMaxBytes: number;
@@ -41,6 +42,8 @@ export interface StreamEvents extends Pick<
   ): void;
   /** Durable before it resolves: these groups' mappings are in `gap`, and the source may forget what they lack. */
   gap(groupIds: readonly string[], reason: SluiceError): Promise<void>;
+  /** As above, of one mapping. */
+  mappingGap(mappingUid: string, reason: SluiceError): Promise<void>;
   /** The group's destination does not answer; the acknowledgement waits for it. Said once. */
   away(groupId: string, reason: SluiceError): void;
   back(groupId: string): void;
@@ -119,7 +122,7 @@ export class Stream {
     const { source, stream, events } = this.#options;
     const prepared = await source.prepare(stream);
     await events.objects(prepared.objects);
-    await this.#takeGroups(prepared.start, prepared.created);
+    await this.#takeGroups(prepared);
     const active = [...this.#members.values()].filter((member) => !member.released);
     const positions = active.map((member) => member.durable).filter((position) => position !== null);
     if (positions.length === 0) {
@@ -161,6 +164,7 @@ export class Stream {
         maxChanges: this.#options.settings().batchRows,
         maxBytes: this.#options.settings().batchMaxBytes,
         idleProgressMs: () => (this.#isAwaited() ? AWAITED_IDLE_MS : this.#options.settings().idleMs),
+        pollMs: () => (this.#isAwaited() ? AWAITED_IDLE_MS : this.#options.settings().pollMs),
       });
     } catch (error) {
       if (!hasCode(error, 'GAP')) throw error;
@@ -174,7 +178,7 @@ export class Stream {
   }
 
   /** Fences every group for us. Those that do not exist start where a stream without positions starts, if nobody else has a position yet. */
-  async #takeGroups(start: Position, created: boolean): Promise<void> {
+  async #takeGroups({ start, floor, created }: Awaited<ReturnType<ChangeSource['prepare']>>): Promise<void> {
     const { source } = this.#options;
     const specs = this.#options.groups();
     await this.#dismiss(specs);
@@ -194,9 +198,10 @@ export class Stream {
     }
     for (const member of this.#members.values()) {
       if (member.released || member.durable === null) continue;
-      const order = source.compare(member.durable, start);
+      const order = source.compare(member.durable, floor ?? start);
       // Below what was acknowledged, or of another history: a restored destination, a replaced source, a slot made anew (F17, F19).
-      if (order === 'before' || order === 'unordered' || (created && order !== 'equal')) gone.push(member);
+      if ((order === 'before' && floor !== null) || order === 'unordered' || (created && order !== 'equal'))
+        gone.push(member);
     }
     if (gone.length > 0) {
       const why = created
@@ -396,6 +401,7 @@ export class Stream {
       events: {
         committed: (_writer, position, committedAt, counts) => events.committed(spec.id, position, committedAt, counts),
         held: (uid, error) => events.held(uid, error),
+        gap: (uid, error) => events.mappingGap(uid, error),
         triggerColumn: (uid) => events.triggerColumn(uid),
         flipped: (uid) => events.flipped(uid),
         failedRowsAllowed: (uid) => events.failedRowsAllowed(uid),

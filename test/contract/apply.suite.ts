@@ -1,5 +1,5 @@
 import { expect } from 'chai';
-import type { Destination, GroupApplier, Route } from '../../src/engines/contract.ts';
+import type { CopySession, Destination, GroupApplier, Route } from '../../src/engines/contract.ts';
 import { SluiceError } from '../../src/model/errors.ts';
 import type { Position } from '../../src/model/position.ts';
 import type { Table } from '../../src/model/tables.ts';
@@ -258,6 +258,66 @@ export function applySuite(engine: EngineUnderTest): void {
       expect(after[4]).to.deep.equal(['5', 'new5', 'big']);
       const [state] = await destination.copies.states([MAPPING]);
       expect([state?.finishedRequest, state?.route?.live, state?.route?.backlog]).to.deep.equal([1, true, null]);
+    });
+
+    it('F08: a copy onto an empty table holds up no commit and shows nothing before its end', async () => {
+      const session = await destination.copies.open(request(table, 3, ++epoch));
+      if (!session) throw new Error('no position row');
+      const cells = numbers(1, 30).flatMap((id) => [String(id), `new${id}`, 'big']);
+      await session.load(
+        { id: 0, bounds: '' },
+        { format: 'cells', batches: one({ columns: ITEM_COLUMNS, rows: 30, cells }) },
+      );
+      await session.buildKey();
+      await session.buildIndexes();
+      const { fold } = folder(session.route, null, asRouted);
+      await append(1, ['U', null, ['3', 'before', undefined]]);
+      await session.compare();
+      await append(2, ['U', null, ['4', 'after', undefined]], ['I', null, ['31', 'new', null]]);
+      await session.round(1 << 20, fold);
+      await append(
+        3,
+        ['U', ['5', undefined, undefined], ['32', 'moved', undefined]],
+        ['D', ['6', undefined, undefined], null],
+      );
+      expect(await rows()).to.deep.equal([]);
+      expect(await session.finish(fold)).to.equal(true);
+      await session.close();
+      const after = await rows();
+      expect(after).to.have.length(30);
+      expect(after.slice(2, 5)).to.deep.equal([
+        ['3', 'before', 'big'],
+        ['4', 'after', 'big'],
+        ['7', 'new7', 'big'],
+      ]);
+      expect(after.slice(28)).to.deep.equal([
+        ['31', 'new', null],
+        ['32', 'moved', 'big'],
+      ]);
+      await apply(4, ['D', ['1', undefined, undefined], null]);
+      expect(await rows()).to.have.length(29);
+    });
+
+    it('F63: a copier frozen in the middle of its swap onto an empty table is succeeded and refused', async () => {
+      const load = async (session: CopySession, id: number) =>
+        session.load(
+          { id: 0, bounds: '' },
+          { format: 'cells', batches: one({ columns: ITEM_COLUMNS, rows: 1, cells: [String(id), 'a', null] }) },
+        );
+      const first = await destination.copies.open(request(table, 4, ++epoch));
+      if (!first) throw new Error('no position row');
+      await load(first, 1);
+      await first.buildKey();
+      await first.compare();
+      const second = await destination.copies.open(request(table, 4, ++epoch));
+      if (!second) throw new Error('no position row');
+      await second.compare();
+      const { fold } = folder(second.route, null, asRouted);
+      expect(await codeOf(first.finish(fold))).to.equal('FENCED');
+      expect(await second.finish(fold)).to.equal(true);
+      expect(await rows()).to.deep.equal([['1', 'a', null]]);
+      await first.close();
+      await second.close();
     });
 
     it('F03: a copier that died is succeeded: its chunks stay, it is refused', async () => {

@@ -27,6 +27,9 @@ export function changesSuite(engine: EngineUnderTest): void {
       table = await createItems(database);
       if (!database.handle.changes) throw new Error('this engine has no change stream');
       source = database.handle.changes;
+      await database.capture?.(table.name);
+      // As it is recorded now.
+      table = (await database.handle.catalog.describe([table.name]))[0] ?? table;
       ({ start } = await source.prepare(STREAM));
       await source.include(STREAM, table, ['id']);
       reader = null;
@@ -38,7 +41,12 @@ export function changesSuite(engine: EngineUnderTest): void {
     });
 
     const open = async (from: Position, maxBytes = 1 << 20) => {
-      reader = await source.read(STREAM, from, { maxChanges: 1000, maxBytes, idleProgressMs: () => 100 });
+      reader = await source.read(STREAM, from, {
+        maxChanges: 1000,
+        maxBytes,
+        idleProgressMs: () => 100,
+        pollMs: () => 100,
+      });
       return reader.pieces[Symbol.asyncIterator]();
     };
     /** Pieces until one satisfies `enough`. */

@@ -18,6 +18,10 @@ export interface ContractDatabase {
   execute(sql: string): Promise<void>;
   /** The table's rows in key order, columns as asked, as exact text; null for NULL. */
   rows(table: TableName, columns: readonly string[]): Promise<(string | null)[][]>;
+  /** The statements that make a table, of an engine that is no destination. */
+  create?(table: Table): readonly string[];
+  /** Has the source record the table's changes, where that is not for the engine to do. */
+  capture?(table: TableName): Promise<void>;
   /** `a.b` quoted as the engine wants it. */
   quote(table: TableName): string;
   drop(): Promise<void>;
@@ -61,8 +65,8 @@ export const ITEM_ROUTE = ITEM_COLUMNS.map((name) => ({ source: name, target: na
 /** Makes the table by the engine's own design. */
 export async function createItems(database: ContractDatabase, table = 'items'): Promise<Table> {
   const wanted = itemsTable(database.schema, table);
-  const design = database.handle.destination?.design(wanted, wanted.name, ['id']);
-  for (const statement of design?.ddl ?? []) await database.execute(statement);
+  const ddl = database.create?.(wanted) ?? database.handle.destination?.design(wanted, wanted.name, ['id']).ddl ?? [];
+  for (const statement of ddl) await database.execute(statement);
   const [described] = await database.handle.catalog.describe([wanted.name]);
   if (!described) throw new Error('the table was not made');
   return described;

@@ -87,6 +87,20 @@ describe('kills around the swap', function () {
     expect([...seen]).to.deep.equal(['400 wrong, 0 right', '0 wrong, 400 right']);
   });
 
+  it('F08: killed while an empty table is filled: it stays empty, and the copy goes on from there', async () => {
+    await world.source.query('CREATE TABLE fresh (id int PRIMARY KEY, v text)');
+    await world.source.query(`INSERT INTO fresh SELECT i, 'right' FROM generate_series(1, 400) i`);
+    await world.destination.query('CREATE TABLE fresh (id int PRIMARY KEY, v text)');
+    const service = await start({ 'copy.filled': 'kill' });
+    await world.map('fresh');
+    expect(await service.endsWithin(20_000), service.lastWords()).to.equal(true);
+    expect(await world.destination.query('SELECT * FROM fresh')).to.deep.equal([]);
+    await world.source.query(`UPDATE fresh SET v = 'changed' WHERE id <= 7; DELETE FROM fresh WHERE id > 390`);
+    await start();
+    await equal(world, 'fresh', 'fresh', 30_000);
+    await done();
+  });
+
   it('F66: killed between the swap and the end of the request: no second copy', async () => {
     const before = await generation();
     await ask();

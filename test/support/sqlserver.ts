@@ -76,13 +76,18 @@ async function find(): Promise<{ server: SqlServerUnderTest; stop(): Promise<voi
   };
 }
 
+/** The run's server, or the reason why there is none. */
+export async function findSqlServer(): Promise<SqlServerUnderTest | string> {
+  started ??= find();
+  const found = await started;
+  return typeof found === 'string' ? found : found.server;
+}
+
 /** To be called in a `before` hook: skips its tests where there is no server. */
 export async function requireSqlServer(context: Context): Promise<SqlServerUnderTest> {
   context.timeout(60_000);
-  started ??= find();
-  const found = await started;
-  if (typeof found === 'string') return skip(context, found);
-  return found.server;
+  const found = await findSqlServer();
+  return typeof found === 'string' ? skip(context, found) : found;
 }
 
 /** Called once at the end of the run (root hook in `hooks.ts`). */

@@ -105,6 +105,14 @@ describe('schema check', () => {
     expect(briefly(never, never)[0]).to.match(/column a of s.t: .*nothing carries it/);
   });
 
+  it('F27: a column that the engine alone writes is carried, but not into another such', () => {
+    const version = (selfWritten: boolean) => table([id, column('a', { nullable: false, selfWritten })], [primary]);
+    expect(briefly(version(true), version(false))).to.deep.equal([]);
+    expect(briefly(version(true), version(true))[0]).to.match(/column a of s.t: only the server writes it/);
+    expect(briefly(version(false), version(true))[0]).to.match(/column a of s.t: only the server writes it/);
+    expect(briefly(table([id], [primary]), version(true))).to.deep.equal([]);
+  });
+
   it('F34: labels are compared even under one name', () => {
     const mood = (...labels: string[]) =>
       table([id, column('a', { nativeType: 's.mood', type: { kind: 'enum', labels } })], [primary]);

@@ -17,6 +17,10 @@ export interface StreamHealth {
   readonly retainedBytes: number | null;
   /** Bytes left before the source discards what we have not read; null: no limit, or not known. */
   readonly headroomBytes: number | null;
+  /** Where changes are recorded by a job of the source: how long ago it came as far as it is, seconds. */
+  readonly captureLagSeconds?: number | null;
+  /** Where changes are discarded by age: how long until it reaches what we have not read, seconds. */
+  readonly headroomSeconds?: number | null;
   /** What is wrong with the stream itself (its slot is missing or was invalidated …). */
   readonly stream?: readonly Finding[];
   /** What is wrong with single tables now (no longer published, identity lost …). */
@@ -39,9 +43,12 @@ export interface ChangeSource {
   display(position: Position): string;
   /**
    * Makes what a stream needs at the source (a slot) unless it is there, and tells where a stream without any stored
-   * position starts. `objects`: what exists because of us. Throws CDC_NOT_READY and the like with the fix.
+   * position starts. `floor`: what was acknowledged, so that a stored position below it is a gap; null where nothing is
+   * acknowledged and `read` finds out. `objects`: what exists because of us. Throws CDC_NOT_READY and the like with the fix.
    */
-  prepare(stream: string): Promise<{ start: Position; created: boolean; objects: SourceObject[] }>;
+  prepare(
+    stream: string,
+  ): Promise<{ start: Position; floor: Position | null; created: boolean; objects: SourceObject[] }>;
   /**
    * Takes the reader and starts behind `from`, the lowest stored position of all groups. Before the first piece is handed
    * out it is checked, with the source's reader held, that the source still has everything after `from` (invariant 5):
@@ -61,8 +68,8 @@ export interface ChangeSource {
    * makes sure that an idle stream gets there.
    */
   end(): Promise<Position>;
-  /** One round trip, every cycle. */
-  health(stream: string, tables: readonly TableName[]): Promise<StreamHealth>;
+  /** One round trip, every cycle. `at`: the lowest position stored, where it is known. */
+  health(stream: string, tables: readonly TableName[], at?: Position | null): Promise<StreamHealth>;
   /** Undoes `prepare` and `include`: nothing of ours stays. Idempotent; terminates a reader that still holds the slot. */
   drop(stream: string): Promise<void>;
 }
@@ -81,6 +88,8 @@ export interface ReadOptions {
   readonly maxBytes: number;
   /** At most how often idle progress is handed out, ms. Read anew each time. */
   readonly idleProgressMs: () => number;
+  /** How often a source that does not stream is asked for changes, ms. Read anew each time. */
+  readonly pollMs: () => number;
 }
 
 /** Reading and acknowledging are separate acts: what is not acknowledged is kept by the source (invariant 3). */

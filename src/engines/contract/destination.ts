@@ -26,6 +26,8 @@ export interface Route {
   readonly key: readonly string[];
   /** The source's `Table.storage` when the route was made. */
   readonly storage?: string | null;
+  /** The source's `Table.capture`, or what succeeded it since. */
+  readonly capture?: string | null;
   /** Apply to the target table. */
   readonly live: boolean;
   /** Append to the backlog, for a copy (folded into its staging table) or because the mapping is held (folded into the target). */
@@ -179,4 +181,6 @@ export interface RouteChange {
   /** Target names among them that the destination table does not have yet: added as `design` declares them, NULL allowed. */
   readonly added: readonly string[];
   readonly design: TableDesign;
+  /** The route's `capture` from now on; absent: as it is. */
+  readonly capture?: string;
 }

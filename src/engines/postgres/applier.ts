@@ -9,7 +9,7 @@ import { PostgresCatalog } from './catalog.ts';
 import type { Connection, Row, Session } from './connection.ts';
 import { backlogTable } from '../home-tables.ts';
 import { createBacklogSql } from './home.ts';
-import { pastFrozenHolders, sessionId } from './locks.ts';
+import { endCopier, pastFrozenHolders, sessionId } from './locks.ts';
 import { reshapeRoute } from './reshape.ts';
 import { ROUTE_COLUMNS, routeOf } from './routes.ts';
 import { quoteLiteral, quoteTable } from './sql.ts';
@@ -278,7 +278,7 @@ class PostgresApplier implements GroupApplier {
   }
 
   async #hold(mappingUid: string): Promise<Route | null> {
-    await holdMapping(this.#session, mappingUid);
+    await holdMapping(this.#connection, this.#session, mappingUid);
     const [row] = await this.#session.query(
       'read the held route',
       `SELECT ${ROUTE_COLUMNS} FROM sluice.generations WHERE mapping_uid = $1`,
@@ -304,7 +304,7 @@ class PostgresApplier implements GroupApplier {
  * Within a transaction that holds the position row: no longer live, a backlog to be folded into the table later. A copy that
  * runs keeps its backlog, and what it will replace needs none. Idempotent.
  */
-export async function holdMapping(session: Session, mappingUid: string): Promise<void> {
+export async function holdMapping(connection: Connection, session: Session, mappingUid: string): Promise<void> {
   const [row] = await session.query(
     'hold a mapping',
     `UPDATE sluice.generations SET is_live = false,
@@ -325,6 +325,7 @@ export async function holdMapping(session: Session, mappingUid: string): Promise
       [mappingUid],
     );
     if (!ended) return;
+    await endCopier(connection, session, mappingUid);
     await session.run('drop its backlog', [
       `DROP TABLE IF EXISTS ${quoteTable(backlogTable(mappingUid, Number(ended['backlog_generation'])))}`,
     ]);

@@ -82,7 +82,9 @@ export class PostgresChanges implements ChangeSource {
     return place === null ? position : displayLsn(place.lsn);
   }
 
-  async prepare(stream: string): Promise<{ start: Position; created: boolean; objects: SourceObject[] }> {
+  async prepare(
+    stream: string,
+  ): Promise<{ start: Position; floor: Position; created: boolean; objects: SourceObject[] }> {
     const slot = this.#slot(stream);
     const publication = this.#publication(stream);
     let source = await readSource(this.#connection, slot.name);
@@ -113,7 +115,8 @@ export class PostgresChanges implements ChangeSource {
     if (slot.managed) objects.push({ kind: 'replication slot', name: slot.name, dropSql: dropSlotSql(slot.name) });
     if (publication.managed)
       objects.push({ kind: 'publication', name: publication.name, dropSql: publication.dropSql });
-    return { start: formatPosition({ ...source.now, lsn: confirmed }), created, objects };
+    const start = formatPosition({ ...source.now, lsn: confirmed });
+    return { start, floor: start, created, objects };
   }
 
   async read(stream: string, from: Position, options: ReadOptions): Promise<ChangeReader> {

@@ -142,7 +142,7 @@ export class Connection {
     this.user = config.user ?? null;
     this.#plainText = !preferTls;
     this.database = this.#config.database ?? this.#config.user ?? 'postgres';
-    this.#pool = new SessionPool(this.database, options.maxSessions ?? 4);
+    this.#pool = new SessionPool(this.database, options.maxSessions ?? 8);
   }
 
   /** A session of the caller's own; end it with `release`. `replication`: speaks the replication protocol. */
@@ -152,6 +152,15 @@ export class Connection {
 
   release(session: Session): Promise<void> {
     return this.#pool.release(session);
+  }
+
+  /** A pooled session, for work that ends in `giveBack` when all went well, else in `release`. */
+  take(): Promise<Session> {
+    return this.#pool.take(() => this.#connect(false));
+  }
+
+  giveBack(session: Session): Promise<void> {
+    return this.#pool.giveBack(session);
   }
 
   /** Runs `work` on a pooled session: for short queries. A session that failed is not used again. */

@@ -1,6 +1,6 @@
 /** The copy side of a destination: generations from their staging table to their replacement (PROTOCOL, A copy). */
 import { SluiceError } from '../../model/errors.ts';
-import { displayName, type TableName } from '../../model/tables.ts';
+import type { TableName } from '../../model/tables.ts';
 import type {
   CopyDestination,
   CopySession,
@@ -12,19 +12,17 @@ import type {
 } from '../contract.ts';
 import { holdMapping, suspendTriggers } from './applier.ts';
 import type { Connection, Session } from './connection.ts';
-import { createTableSql, ownDesign } from './ddl.ts';
 import { PostgresCopy } from './copy.ts';
 import { PostgresFold } from './fold.ts';
-import { backlogTable, stagingTable } from '../home-tables.ts';
-import { isSameShape, routeFor } from '../stored-route.ts';
-import { createBacklogSql } from './home.ts';
+import { claim, createTables, discardCopy, nextGeneration, OtherGeneration, startGeneration } from './generations.ts';
+import { routeFor } from '../stored-route.ts';
 import { pastFrozenHolders, sessionId } from './locks.ts';
 import { addColumns, reshapeRoute } from './reshape.ts';
 import { ROUTE_COLUMNS, routeOf } from './routes.ts';
-import { quoteIdentifier, quoteTable } from './sql.ts';
 import { APPLY_SETTINGS } from './table-applier.ts';
 
 class NotReshaped extends Error {}
+class NoPosition extends Error {}
 
 export class PostgresCopies implements CopyDestination {
   readonly #connection: Connection;
@@ -68,66 +66,32 @@ export class PostgresCopies implements CopyDestination {
   async open(request: GenerationRequest): Promise<CopySession | null> {
     return this.#withSession(async (session) => {
       const id = await sessionId(session);
-      const generation = await this.#underPositionLock(
-        session,
-        request.stream,
-        request.group,
-        request.lockWaitMs,
-        async (bump) => {
-          const row = await claim(session, request, id);
-          const route = routeFor(request);
-          const resumes =
-            row['copy_generation'] !== null &&
-            Number(row['copy_request']) === request.requestId &&
-            isSameShape(row['copy_route'] ?? null, route);
-          if (resumes) return Number(row['copy_generation']);
-          await discardCopy(
-            session,
-            request.mappingUid,
-            row['copy_generation'] ?? null,
-            row['backlog'] ?? null,
-            row['backlog_generation'] ?? null,
-          );
-          const generation = Number(row['last_generation']) + 1;
-          await session.run('create the staging table', [
-            ...stagingSql(request, stagingTable(request.mappingUid, generation)),
-            ...(request.stream === null ? [] : createBacklogSql(backlogTable(request.mappingUid, generation))),
-          ]);
-          await session.query(
-            'start a generation',
-            `UPDATE sluice.generations SET stream = $2, apply_group = $3, last_generation = $4, copy_generation = $4, copy_route = $5,
-              copy_request = $6, copy_plan = NULL, is_key_built = false, is_indexed = false,
-              backlog = $7, backlog_generation = CASE WHEN $7::text IS NULL THEN NULL ELSE $4::int END, folded_seq = 0, updated_at = now()
-            WHERE mapping_uid = $1`,
-            [
-              request.mappingUid,
-              request.stream,
-              request.group,
-              generation,
-              JSON.stringify(route),
-              request.requestId,
-              request.stream === null ? null : 'copy',
-            ],
-          );
-          await bump();
-          return generation;
-        },
-      );
-      if (generation === null) return null;
-      return new PostgresCopy(this.#connection, session, request, generation);
+      const likely = await nextGeneration(session, request);
+      if (likely === 'no position') return null;
+      for (const prepared of [likely, null]) {
+        try {
+          const generation = await this.#underPositionLock(session, request, request.lockWaitMs, {
+            // So that the stream waits for the rows that coordinate only.
+            before: async () => {
+              if (prepared !== null) await createTables(session, request, prepared);
+            },
+            work: () => startGeneration(this.#connection, session, request, id, prepared),
+          });
+          if (generation === null) return null;
+          return new PostgresCopy(this.#connection, session, request, generation);
+        } catch (error) {
+          // Rolled back, the tables with it: somebody else had a generation in between.
+          if (!(error instanceof OtherGeneration)) throw error;
+        }
+      }
+      throw new SluiceError('INTERNAL', 'a generation that was not prepared cannot be another one');
     });
   }
 
   async abandon(mappingUid: string): Promise<void> {
     await this.#change(mappingUid, 30_000, async (session, row, bump) => {
       if (row['copy_generation'] === null) return;
-      await discardCopy(
-        session,
-        mappingUid,
-        row['copy_generation'] ?? null,
-        row['backlog'] ?? null,
-        row['backlog_generation'] ?? null,
-      );
+      await discardCopy(this.#connection, session, mappingUid, row);
       // A table that was held meanwhile has missed what went to the copy's backlog: only another copy mends that.
       await session.query(
         'end a copy',
@@ -170,12 +134,8 @@ export class PostgresCopies implements CopyDestination {
 
   async adopt(request: GenerationRequest): Promise<boolean> {
     const done = await this.#withSession(async (session) => {
-      const result = await this.#underPositionLock(
-        session,
-        request.stream,
-        request.group,
-        request.lockWaitMs,
-        async (bump) => {
+      const result = await this.#underPositionLock(session, request, request.lockWaitMs, {
+        work: async (bump) => {
           await claim(session, request, null);
           const route = routeFor(request);
           await session.query(
@@ -188,7 +148,7 @@ export class PostgresCopies implements CopyDestination {
           await bump();
           return true;
         },
-      );
+      });
       await this.#connection.release(session);
       return result;
     });
@@ -199,7 +159,7 @@ export class PostgresCopies implements CopyDestination {
     let held = false;
     await this.#change(mappingUid, lockWaitMs, async (session, row) => {
       if (row['stream'] === null) return;
-      await holdMapping(session, mappingUid);
+      await holdMapping(this.#connection, session, mappingUid);
       held = true;
     });
     return held;
@@ -225,13 +185,7 @@ export class PostgresCopies implements CopyDestination {
 
   async forget(mappingUid: string): Promise<void> {
     await this.#change(mappingUid, 30_000, async (session, row, bump) => {
-      await discardCopy(
-        session,
-        mappingUid,
-        row['copy_generation'] ?? null,
-        row['backlog'] ?? null,
-        row['backlog_generation'] ?? null,
-      );
+      await discardCopy(this.#connection, session, mappingUid, row);
       await session.query('forget the mapping', `DELETE FROM sluice.generations WHERE mapping_uid = $1`, [mappingUid]);
       await bump();
     });
@@ -252,17 +206,18 @@ export class PostgresCopies implements CopyDestination {
       if (found) {
         await this.#underPositionLock(
           session,
-          found['stream'] ?? null,
-          found['apply_group'] ?? '',
+          { stream: found['stream'] ?? null, group: found['apply_group'] ?? '' },
           lockWaitMs,
-          async (bump) => {
-            const [row] = await session.query(
-              'lock the generation',
-              `SELECT stream, copy_generation, backlog, backlog_generation FROM sluice.generations WHERE mapping_uid = $1 FOR UPDATE`,
-              [mappingUid],
-            );
-            if (row) await work(session, row, bump);
-            return true;
+          {
+            work: async (bump) => {
+              const [row] = await session.query(
+                'lock the generation',
+                `SELECT stream, copy_generation, backlog, backlog_generation FROM sluice.generations WHERE mapping_uid = $1 FOR UPDATE`,
+                [mappingUid],
+              );
+              if (row) await work(session, row, bump);
+              return true;
+            },
           },
         );
       }
@@ -270,34 +225,43 @@ export class PostgresCopies implements CopyDestination {
     });
   }
 
-  /** Lock order: the position row first, then the generation (PROTOCOL). Null: the group has no position row yet. */
+  /**
+   * Lock order: the position row first, then the generation (PROTOCOL). Null: the group has no position row yet, and nothing has
+   * happened. `before`: in the same transaction, without a lock that anybody waits for.
+   */
   async #underPositionLock<T>(
     session: Session,
-    stream: string | null,
-    group: string,
+    { stream, group }: { readonly stream: string | null; readonly group: string },
     lockWaitMs: number,
-    work: (bump: () => Promise<void>) => Promise<T>,
+    steps: { before?: () => Promise<void>; work: (bump: () => Promise<void>) => Promise<T> },
   ): Promise<T | null> {
-    return pastFrozenHolders(this.#connection, session, lockWaitMs, () =>
-      session.transaction('BEGIN', async () => {
-        if (stream !== null) {
-          const [row] = await session.query(
-            'lock the group’s position',
-            `SELECT 1 AS locked FROM sluice.positions WHERE stream = $1 AND apply_group = $2 FOR UPDATE`,
-            [stream, group],
-          );
-          if (!row) return null;
-        }
-        return work(async () => {
-          if (stream === null) return;
-          await session.query(
-            'announce the new route',
-            `UPDATE sluice.positions SET route_version = route_version + 1 WHERE stream = $1 AND apply_group = $2`,
-            [stream, group],
-          );
-        });
-      }),
-    );
+    const transaction = async () => {
+      await steps.before?.();
+      if (stream !== null) {
+        const [row] = await session.query(
+          'lock the group’s position',
+          `SELECT 1 AS locked FROM sluice.positions WHERE stream = $1 AND apply_group = $2 FOR UPDATE`,
+          [stream, group],
+        );
+        if (!row) throw new NoPosition();
+      }
+      return steps.work(async () => {
+        if (stream === null) return;
+        await session.query(
+          'announce the new route',
+          `UPDATE sluice.positions SET route_version = route_version + 1 WHERE stream = $1 AND apply_group = $2`,
+          [stream, group],
+        );
+      });
+    };
+    try {
+      return await pastFrozenHolders(this.#connection, session, lockWaitMs, () =>
+        session.transaction('BEGIN', transaction),
+      );
+    } catch (error) {
+      if (error instanceof NoPosition) return null;
+      throw error;
+    }
   }
 
   /** The session belongs to what `work` returns; it is released here only when `work` throws or returns null. */
@@ -314,57 +278,6 @@ export class PostgresCopies implements CopyDestination {
       throw error;
     }
   }
-}
-
-/** The mapping's generation row, made when there is none, now this copier's. Throws FENCED for an older copier. */
-async function claim(
-  session: Session,
-  request: GenerationRequest,
-  sessionIdText: string | null,
-): Promise<Readonly<Record<string, string | null>>> {
-  await session.query(
-    'make the mapping’s generation row',
-    `INSERT INTO sluice.generations (mapping_uid) VALUES ($1) ON CONFLICT DO NOTHING`,
-    [request.mappingUid],
-  );
-  const [row] = await session.query(
-    'take the copy over',
-    `UPDATE sluice.generations SET copy_epoch = $2, copy_session = $3 WHERE mapping_uid = $1 AND copy_epoch < $2
-     RETURNING last_generation, copy_generation, copy_route, copy_request, backlog, backlog_generation`,
-    [request.mappingUid, request.copyEpoch, sessionIdText],
-  );
-  if (!row) throw new SluiceError('FENCED', `the copy to ${displayName(request.target)} has a newer copier`);
-  return row;
-}
-
-/** Staging table, backlog and chunk marks of a copy (or the backlog of a hold that a new copy makes pointless). */
-async function discardCopy(
-  session: Session,
-  mappingUid: string,
-  copyGeneration: string | null,
-  backlog: string | null,
-  backlogGeneration: string | null,
-): Promise<void> {
-  const statements: string[] = [];
-  if (copyGeneration !== null)
-    statements.push(`DROP TABLE IF EXISTS ${quoteTable(stagingTable(mappingUid, Number(copyGeneration)))}`);
-  if (backlog !== null && backlogGeneration !== null) {
-    statements.push(`DROP TABLE IF EXISTS ${quoteTable(backlogTable(mappingUid, Number(backlogGeneration)))}`);
-  }
-  if (statements.length > 0) await session.run('discard an unfinished copy', statements);
-  await session.query('discard chunk marks', `DELETE FROM sluice.chunks WHERE mapping_uid = $1`, [mappingUid]);
-}
-
-/** The staging table: like the live one where there is one, so that rows go over without a cast; else as designed. */
-function stagingSql(request: GenerationRequest, name: TableName): string[] {
-  if (request.live) {
-    const columns = request.columns.map((column) => quoteIdentifier(column.target)).join(', ');
-    return [`CREATE TABLE ${quoteTable(name)} AS SELECT ${columns} FROM ${quoteTable(request.live.name)} WITH NO DATA`];
-  }
-  const designed = ownDesign(request.design);
-  const schema =
-    designed.types.length > 0 ? [`CREATE SCHEMA IF NOT EXISTS ${quoteIdentifier(request.target.schema)}`] : [];
-  return [...schema, ...designed.types, createTableSql(designed, name)];
 }
 
 function numberOrNull(text: string | null | undefined): number | null {

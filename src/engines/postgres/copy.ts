@@ -5,25 +5,28 @@ import { displayName, type Column, type Table } from '../../model/tables.ts';
 import type { Chunk, ChunkPlan, CopySession, GenerationRequest, RowStream } from '../contract.ts';
 import { PostgresCatalog } from './catalog.ts';
 import type { Connection, Session } from './connection.ts';
-import { indexSql, keySql, ownDesign } from './ddl.ts';
-import { PostgresFold } from './fold.ts';
-import { stagingTable } from '../home-tables.ts';
+import { indexSql, keySql, ownDesign, renameIndexesSql } from './ddl.ts';
+import { BOUND_TABLE_LOCKS, PostgresFold } from './fold.ts';
+import { backlogTable, stagingTable } from '../home-tables.ts';
 import { copyRouteOf } from '../stored-route.ts';
 import { loadRows } from './loader.ts';
-import { suspendTriggers } from './applier.ts';
+import { requireUnguarded, suspend } from './applier.ts';
+import { beginFill } from './fill.ts';
 import { quoteIdentifier, quoteTable } from './sql.ts';
-import type { TableApplier } from './table-applier.ts';
+import { beginApplying, TableApplier } from './table-applier.ts';
 
 /** Keys in which staging and live table differ, or may by now: temporary, of the copier's session. */
 const DIFFERENCE = 'pg_temp.difference';
 
 export class PostgresCopy extends PostgresFold implements CopySession {
   readonly #request: GenerationRequest;
-  readonly #idleLoaders: Session[] = [];
   #plan: ChunkPlan | null = null;
   #planRead = false;
-  /** `absent`: renamed into place; `compared`: replaced by difference. Null: `compare` has not run in this session. */
-  #swap: 'absent' | 'compared' | null = null;
+  /**
+   * `absent`: renamed into place; `filled`: the rows are in, uncommitted; `compared`: replaced by difference. Null: `compare` has
+   * not run in this session.
+   */
+  #swap: 'absent' | 'filled' | 'compared' | null = null;
 
   constructor(connection: Connection, session: Session, request: GenerationRequest, generation: number) {
     super(connection, session, {
@@ -53,7 +56,7 @@ export class PostgresCopy extends PostgresFold implements CopySession {
   }
 
   async savePlan(plan: ChunkPlan): Promise<void> {
-    await this.#update('save the chunk plan', 'copy_plan = $4', JSON.stringify(plan));
+    await this.#update('save the chunk plan', 'copy_plan = $4', '', [JSON.stringify(plan)]);
     this.#plan = plan;
     this.#planRead = true;
   }
@@ -93,7 +96,8 @@ export class PostgresCopy extends PostgresFold implements CopySession {
   }
 
   async load(chunk: Chunk, rows: RowStream): Promise<number> {
-    const session = await this.#loader();
+    // No trigger and no foreign key is on a staging table, so any session will do.
+    const session = await this.connection.take();
     try {
       const count = await session.transaction('BEGIN', async () => {
         const loaded = await loadRows(session, this.options.target, this.#columns(), rows);
@@ -108,7 +112,7 @@ export class PostgresCopy extends PostgresFold implements CopySession {
           throw new SluiceError('FENCED', `the copy to ${displayName(this.options.route.target)} has a newer copier`);
         return loaded;
       });
-      this.#idleLoaders.push(session);
+      await this.connection.giveBack(session);
       return count;
     } catch (error) {
       session.destroy();
@@ -134,18 +138,20 @@ export class PostgresCopy extends PostgresFold implements CopySession {
         await this.session.run('gather statistics', [`ANALYZE ${quoteTable(this.options.target)}`]);
         await this.#update('note that the key is built', 'is_key_built = true');
       });
-    try {
-      await work();
-    } catch (error) {
-      if (!hasCode(error, 'ROW_REFUSED')) throw error;
-      await this.#dropDuplicates();
-      await work();
-    }
+    await this.unlessEnded(async () => {
+      try {
+        await work();
+      } catch (error) {
+        if (!hasCode(error, 'ROW_REFUSED')) throw error;
+        await this.#dropDuplicates();
+        await work();
+      }
+    });
   }
 
   async buildIndexes(): Promise<void> {
     // Only a table that is renamed into place needs them; a live table keeps its own.
-    if (await this.#describeLive()) return;
+    if (await this.#hasLive()) return;
     const [row] = await this.session.query(
       'look whether the indexes are built',
       `SELECT is_indexed FROM sluice.generations WHERE mapping_uid = $1`,
@@ -153,17 +159,23 @@ export class PostgresCopy extends PostgresFold implements CopySession {
     );
     if (row?.['is_indexed'] === 't') return;
     const statements = indexSql(ownDesign(this.#request.design), this.options.target);
-    await this.session.transaction('BEGIN', async () => {
-      if (statements.length > 0) await this.session.run('build the indexes', statements);
-      await this.#update('note that the indexes are built', 'is_indexed = true');
-    });
+    await this.unlessEnded(() =>
+      this.session.transaction('BEGIN', async () => {
+        if (statements.length > 0) await this.session.run('build the indexes', statements);
+        await this.#update('note that the indexes are built', 'is_indexed = true');
+      }),
+    );
     await this.forgetTarget();
   }
 
   async compare(): Promise<{ differing: number }> {
-    const live = await this.#describeLive();
+    const live = (await this.#hasLive()) ? await this.#describeLive() : null;
     if (!live) {
       this.#swap = 'absent';
+      return { differing: 0 };
+    }
+    if (await this.unlessEnded(() => this.#fill(live))) {
+      this.#swap = 'filled';
       return { differing: 0 };
     }
     this.#swap = 'compared';
@@ -194,9 +206,23 @@ export class PostgresCopy extends PostgresFold implements CopySession {
     return { differing };
   }
 
-  override async close(): Promise<void> {
-    for (const session of this.#idleLoaders.splice(0)) await this.connection.release(session);
-    await super.close();
+  /** Only while no stream applies to the table: one that holds the position row must never wait for what is uncommitted here. */
+  async #fill(live: Table): Promise<boolean> {
+    if (live.kind === 'other') return false;
+    const [row] = await this.session.query(
+      'look how far the backlog was folded',
+      `SELECT folded_seq FROM sluice.generations WHERE mapping_uid = $1 AND NOT is_live`,
+      [this.options.mappingUid],
+    );
+    if (!row || !(await new PostgresCatalog(this.connection).isEmpty(live.name))) return false;
+    await requireUnguarded(live, () => suspend(this.session));
+    const columns = this.#columns().map((column) => column.name);
+    if (!(await beginFill(this.session, live.name, this.options.target, columns))) return false;
+    const applier = new TableApplier(this.session, live, this.options.route.columns, this.options.route.key, false);
+    beginApplying(this.session);
+    if (this.options.stream !== null) await applier.prepare();
+    this.filling = { applier, folded: row['folded_seq'] ?? '0' };
+    return true;
   }
 
   /** Every key folded since the comparison began is compared again under the lock (PROTOCOL, The swap). */
@@ -213,30 +239,35 @@ export class PostgresCopy extends PostgresFold implements CopySession {
   }
 
   protected override async replace(): Promise<void> {
-    const { target } = this.options.route;
+    const { mappingUid, generation, stream, group } = this.options;
     if (this.#swap === null) throw new SluiceError('INTERNAL', 'finish needs compare first');
-    if (this.#swap === 'absent') {
-      await this.session.run(`put ${displayName(target)} in place`, [
-        `CREATE SCHEMA IF NOT EXISTS ${quoteIdentifier(target.schema)}`,
-        // First out of our schema, under a name that is ours: its new name may be that of one of our own tables.
-        `ALTER TABLE ${quoteTable(this.options.target)} SET SCHEMA ${quoteIdentifier(target.schema)}`,
-        ...(await this.#renameIndexes()),
-        `ALTER TABLE ${quoteTable({ schema: target.schema, table: this.options.target.table })} RENAME TO ${quoteIdentifier(target.table)}`,
-      ]);
-    } else {
-      await this.session.run(`replace the rows of ${displayName(target)}`, [
-        ...this.#differenceSql(),
-        `DROP TABLE ${quoteTable(this.options.target)}`,
-      ]);
-    }
-    await this.session.query('discard chunk marks', `DELETE FROM sluice.chunks WHERE mapping_uid = $1`, [
-      this.options.mappingUid,
+    await this.session.run(`put the rows of ${displayName(this.options.route.target)} in place`, [
+      BOUND_TABLE_LOCKS,
+      ...this.#swapSql(),
+      ...(stream === null ? [] : [`DROP TABLE ${quoteTable(backlogTable(mappingUid, generation))}`]),
     ]);
     await this.#update(
       'finish the generation',
       `live_generation = copy_generation, live_route = copy_route, is_live = stream IS NOT NULL, finished_request = copy_request,
        copy_generation = NULL, copy_route = NULL, copy_request = NULL, copy_plan = NULL, copy_session = NULL, backlog = NULL, backlog_generation = NULL`,
+      `WITH marks AS (DELETE FROM sluice.chunks WHERE mapping_uid = $1),
+         announced AS (UPDATE sluice.positions SET route_version = route_version + 1 WHERE stream = $4 AND apply_group = $5)`,
+      [stream, group],
     );
+  }
+
+  #swapSql(): string[] {
+    const { target } = this.options.route;
+    const staging = quoteTable(this.options.target);
+    if (this.#swap === 'filled') return [`DROP TABLE ${staging}`];
+    if (this.#swap === 'compared') return [...this.#differenceSql(), `DROP TABLE ${staging}`];
+    return [
+      `CREATE SCHEMA IF NOT EXISTS ${quoteIdentifier(target.schema)}`,
+      // First out of our schema, under a name that is ours: its new name may be that of one of our own tables.
+      `ALTER TABLE ${staging} SET SCHEMA ${quoteIdentifier(target.schema)}`,
+      renameIndexesSql({ schema: target.schema, table: this.options.target.table }, target.table),
+      `ALTER TABLE ${quoteTable({ schema: target.schema, table: this.options.target.table })} RENAME TO ${quoteIdentifier(target.table)}`,
+    ];
   }
 
   /** Deletes, updates and inserts what still differs: grants, views, keys and readers never notice. */
@@ -279,26 +310,16 @@ export class PostgresCopy extends PostgresFold implements CopySession {
     return [`ALTER TABLE ${quoteTable(this.options.target)} ADD PRIMARY KEY (${key.join(', ')})`];
   }
 
-  /** Indexes were named after the staging table by the server: named after the table they now belong to, where that name is free. */
-  async #renameIndexes(): Promise<string[]> {
-    const { target } = this.options.route;
-    const rows = await this.session.query(
-      'list the indexes of the staging table',
-      `SELECT old.name, CASE WHEN taken.relname IS NULL THEN old.new END AS new FROM (
-         SELECT c.relname AS name, left(replace(c.relname, $2, $3), 63) AS new, row_number() OVER (PARTITION BY left(replace(c.relname, $2, $3), 63)) AS n
-           FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid WHERE i.indrelid = $1::regclass) old
-         LEFT JOIN pg_namespace s ON s.nspname = $4
-         LEFT JOIN pg_class taken ON taken.relnamespace = s.oid AND taken.relname = old.new
-        WHERE old.n = 1`,
-      [quoteTable(this.options.target), this.options.target.table, target.table, target.schema],
+  /** Cheaper than a description. */
+  async #hasLive(): Promise<boolean> {
+    const { schema, table } = this.options.route.target;
+    const [row] = await this.session.query(
+      'look whether the table is there',
+      `SELECT 1 AS found FROM pg_class c JOIN pg_namespace s ON s.oid = c.relnamespace
+        WHERE s.nspname = $1 AND c.relname = $2 AND c.relkind IN ('r', 'p', 'v', 'm', 'f')`,
+      [schema, table],
     );
-    return rows.flatMap((row) =>
-      row['new'] == null
-        ? []
-        : [
-            `ALTER INDEX ${quoteTable({ schema: target.schema, table: row['name'] ?? '' })} RENAME TO ${quoteIdentifier(row['new'])}`,
-          ],
-    );
+    return row !== undefined;
   }
 
   async #describeLive(): Promise<Table | null> {
@@ -352,21 +373,13 @@ export class PostgresCopy extends PostgresFold implements CopySession {
     });
   }
 
-  async #loader(): Promise<Session> {
-    const idle = this.#idleLoaders.pop();
-    if (idle && !idle.lost) return idle;
-    const session = await this.connection.open();
-    await suspendTriggers(session);
-    return session;
-  }
-
-  /** Writes to the generation row as this copier; FENCED when it is no longer. `$4`: the value, if any. */
-  async #update(doing: string, set: string, value?: string): Promise<void> {
+  /** Writes to the generation row as this copier; FENCED when it is no longer. `and`: a WITH that goes along; `values`: from `$4` on. */
+  async #update(doing: string, set: string, and = '', values: readonly unknown[] = []): Promise<void> {
     const { mappingUid, generation, copyEpoch } = this.options;
     const rows = await this.session.query(
       doing,
-      `UPDATE sluice.generations SET ${set}, updated_at = now() WHERE mapping_uid = $1 AND copy_generation = $2 AND copy_epoch = $3 RETURNING mapping_uid`,
-      value === undefined ? [mappingUid, generation, copyEpoch] : [mappingUid, generation, copyEpoch, value],
+      `${and} UPDATE sluice.generations SET ${set}, updated_at = now() WHERE mapping_uid = $1 AND copy_generation = $2 AND copy_epoch = $3 RETURNING mapping_uid`,
+      [mappingUid, generation, copyEpoch, ...values],
     );
     if (rows.length === 0)
       throw new SluiceError('FENCED', `the copy to ${displayName(this.options.route.target)} has a newer copier`);

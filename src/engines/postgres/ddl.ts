@@ -131,6 +131,27 @@ export function indexSql(designed: PostgresDesign, name: TableName): string[] {
   );
 }
 
+/**
+ * Indexes were named after the staging table by the server: named after the table that it becomes, where that name is free.
+ * `table`: the staging table, in its new schema already. One statement, because it runs while a change stream waits.
+ */
+export function renameIndexesSql(table: TableName, becomes: string): string {
+  const literal = (text: string) => quoteLiteral(text).trim();
+  const body = `DECLARE one record; BEGIN
+    FOR one IN SELECT old.name, old.new FROM (
+        SELECT c.relname AS name, pg_catalog.left(pg_catalog.replace(c.relname, ${literal(table.table)}, ${literal(becomes)}), 63) AS new,
+               pg_catalog.row_number() OVER (PARTITION BY pg_catalog.left(pg_catalog.replace(c.relname, ${literal(table.table)}, ${literal(becomes)}), 63)) AS n
+          FROM pg_catalog.pg_index i JOIN pg_catalog.pg_class c ON c.oid = i.indexrelid
+         WHERE i.indrelid = ${literal(quoteTable(table))}::pg_catalog.regclass) old
+      WHERE old.n = 1 AND NOT EXISTS (SELECT FROM pg_catalog.pg_class taken JOIN pg_catalog.pg_namespace s ON s.oid = taken.relnamespace
+        WHERE s.nspname = ${literal(table.schema)} AND taken.relname = old.new)
+    LOOP
+      EXECUTE pg_catalog.format('ALTER INDEX %I.%I RENAME TO %I', ${literal(table.schema)}, one.name, one.new);
+    END LOOP;
+  END`;
+  return `DO ${literal(body)}`;
+}
+
 function nativeTypeFor(
   column: Column,
   target: TableName,

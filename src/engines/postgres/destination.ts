@@ -1,23 +1,31 @@
 /** PostgreSQL as a destination: groups with their positions, copies, and what Sluice keeps here. */
-import { SluiceError } from '../../model/errors.ts';
+import { hasCode, SluiceError } from '../../model/errors.ts';
 import type { Position } from '../../model/position.ts';
 import type { Table, TableName } from '../../model/tables.ts';
 import type { Destination, GroupApplier, GroupState, Remedies, TableDesign } from '../contract.ts';
-import { suspendTriggers, takeGroup } from './applier.ts';
+import { takeGroup } from './applier.ts';
 import type { Connection } from './connection.ts';
 import { PostgresCopies } from './copies.ts';
 import { design } from './ddl.ts';
 import { backlogTable } from '../home-tables.ts';
 import { prepareHome } from './home.ts';
 import { lanesOf } from './loader.ts';
-import { pastFrozenHolders } from './locks.ts';
+import { endCopier, pastFrozenHolders } from './locks.ts';
 import { remediesFor } from './reshape.ts';
 import { quoteTable } from './sql.ts';
+
+/** How long schema sluice counts as being there: short, because a database may be restored or made anew. */
+const PREPARED_MS = 1000;
+/** An address may lead to another server after a while. */
+const IDENTITY_MS = 10_000;
 
 export class PostgresDestination implements Destination {
   readonly copies: PostgresCopies;
   readonly remedies: Remedies;
   readonly #connection: Connection;
+  #identity: { readonly id: string; readonly at: number } | null = null;
+  #preparedAt = -Infinity;
+  #preparing: Promise<void> | null = null;
 
   constructor(connection: Connection) {
     this.#connection = connection;
@@ -25,16 +33,22 @@ export class PostgresDestination implements Destination {
     this.copies = new PostgresCopies(connection);
   }
 
-  prepare(): Promise<void> {
-    return prepareHome(this.#connection);
+  /** Asked for by every step of every mapping: what was just seen is not looked for again. */
+  async prepare(): Promise<void> {
+    if (performance.now() - this.#preparedAt < PREPARED_MS) return;
+    this.#preparing ??= prepareHome(this.#connection).finally(() => (this.#preparing = null));
+    await this.#preparing;
+    this.#preparedAt = performance.now();
   }
 
   async identity(): Promise<string> {
+    if (this.#identity !== null && performance.now() - this.#identity.at < IDENTITY_MS) return this.#identity.id;
     const [row] = await this.#connection.query(
       'identify the destination',
       `SELECT (SELECT system_identifier FROM pg_control_system()) || '/' || oid AS id FROM pg_database WHERE datname = current_database()`,
     );
-    return `postgres:${row?.['id'] ?? ''}`;
+    this.#identity = { id: `postgres:${row?.['id'] ?? ''}`, at: performance.now() };
+    return this.#identity.id;
   }
 
   async groups(stream: string): Promise<GroupState[]> {
@@ -76,6 +90,7 @@ export class PostgresDestination implements Destination {
           );
           const backlogs = mappings.filter((mapping) => mapping['backlog_generation'] !== null);
           if (backlogs.length > 0) {
+            for (const mapping of backlogs) await endCopier(this.#connection, session, mapping['mapping_uid'] ?? '');
             await session.run(
               'drop the backlogs',
               backlogs.map(
@@ -126,11 +141,18 @@ export class PostgresDestination implements Destination {
   }
 
   async canSuspendTriggers(): Promise<boolean> {
-    const session = await this.#connection.open();
     try {
-      return await suspendTriggers(session);
-    } finally {
-      await this.#connection.release(session);
+      await this.#connection.use((session) =>
+        session.run('look whether triggers can be suspended', [
+          'BEGIN',
+          'SET LOCAL session_replication_role = replica',
+          'ROLLBACK',
+        ]),
+      );
+      return true;
+    } catch (error) {
+      if (hasCode(error, 'PERMISSION_DENIED')) return false;
+      throw error;
     }
   }
 

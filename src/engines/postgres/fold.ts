@@ -28,13 +28,19 @@ export interface FoldOptions {
 }
 
 /** Locks on tables are waited for this long under the position row's lock; the stream queues behind it (PROTOCOL, A copy, 6). */
-const TABLE_LOCK_WAIT = '1s';
+export const BOUND_TABLE_LOCKS = `SET LOCAL lock_timeout = '1s'`;
 const UNDEFINED_TABLE = '42P01';
 
 export class PostgresFold implements FoldSession {
   protected readonly connection: Connection;
   protected readonly session: Session;
   protected readonly options: FoldOptions;
+  /**
+   * A transaction in which another table is being filled is open: what waits is folded into that one, within it, and how far is
+   * remembered here, because a write to the generation row would lock it before the position row. Null: rounds are transactions of
+   * their own.
+   */
+  protected filling: { readonly applier: TableApplier; folded: string } | null = null;
   #applier: TableApplier | null = null;
   #described: Table | null = null;
 
@@ -64,12 +70,12 @@ export class PostgresFold implements FoldSession {
 
   async backlogBytes(): Promise<number> {
     if (this.options.stream === null) return 0;
-    const [row] = await this.#unlessGone(() =>
+    const [row] = await this.unlessEnded(() =>
       this.session.query(
         'measure the backlog',
         `SELECT coalesce(sum(bytes), 0) AS bytes FROM ${this.#backlog()}
-        WHERE seq > (SELECT folded_seq FROM sluice.generations WHERE mapping_uid = $1)`,
-        [this.options.mappingUid],
+        WHERE seq > coalesce($2, (SELECT folded_seq FROM sluice.generations WHERE mapping_uid = $1))`,
+        [this.options.mappingUid, this.filling?.folded ?? null],
       ),
     );
     return Number(row?.['bytes'] ?? 0);
@@ -77,40 +83,53 @@ export class PostgresFold implements FoldSession {
 
   async round(maxBytes: number, fold: FoldWork): Promise<number> {
     if (this.options.stream === null) return 0;
+    const { filling } = this;
+    if (filling) {
+      return this.unlessEnded(async () => {
+        const { count, last } = await this.#foldWaiting(filling.folded, maxBytes, fold);
+        filling.folded = last;
+        return count;
+      });
+    }
     await this.prepareApplier();
-    return this.#unlessGone(() =>
-      this.session.transaction('BEGIN', async () => this.#foldWaiting(await this.#lockGeneration(), maxBytes, fold)),
+    return this.unlessEnded(() =>
+      this.session.transaction('BEGIN', async () => {
+        const folded = await this.#lockGeneration();
+        beginApplying(this.session);
+        const { count, last } = await this.#foldWaiting(folded, maxBytes, fold);
+        if (count > 0) await this.#markFolded(last);
+        return count;
+      }),
     );
   }
 
   async finish(fold: FoldWork): Promise<boolean> {
-    const { stream, group, mappingUid, generation } = this.options;
-    if (stream !== null) await this.prepareApplier();
-    try {
-      await this.session.transaction('BEGIN', async () => {
-        if (stream !== null) {
-          await pastFrozenHolders(this.connection, this.session, this.options.lockWaitMs, () =>
-            this.session.query(
-              'lock the group’s position',
-              `SELECT 1 AS locked FROM sluice.positions WHERE stream = $1 AND apply_group = $2 FOR UPDATE`,
-              [stream, group],
-            ),
-          );
-        }
-        const folded = await this.#lockGeneration();
-        await this.session.run('bound the wait for tables', [`SET LOCAL lock_timeout = '${TABLE_LOCK_WAIT}'`]);
-        if (stream !== null) await this.#foldWaiting(folded, Number.POSITIVE_INFINITY, fold);
-        await this.replace();
-        if (stream !== null) {
-          await this.session.query(
-            'announce the new route',
-            `UPDATE sluice.positions SET route_version = route_version + 1 WHERE stream = $1 AND apply_group = $2`,
+    const { stream, group } = this.options;
+    const { filling } = this;
+    // Most copies meet no change at all, and need no temporary tables.
+    if (!filling && (await this.backlogBytes()) > 0) await this.prepareApplier();
+    const work = async () => {
+      if (stream !== null) {
+        await pastFrozenHolders(this.connection, this.session, this.options.lockWaitMs, () =>
+          this.session.query(
+            'lock the group’s position',
+            `SELECT 1 AS locked FROM sluice.positions WHERE stream = $1 AND apply_group = $2 FOR UPDATE`,
             [stream, group],
-          );
-          await this.session.run('drop the backlog', [
-            `DROP TABLE ${quoteTable(backlogTable(mappingUid, generation))}`,
-          ]);
-        }
+          ),
+        );
+      }
+      const folded = await this.#lockGeneration();
+      if (!filling) beginApplying(this.session);
+      if (stream !== null)
+        await this.#foldWaiting(filling?.folded ?? folded, Number.POSITIVE_INFINITY, fold, BOUND_TABLE_LOCKS);
+      await this.replace();
+    };
+    try {
+      await this.unlessEnded(async () => {
+        if (!filling) return this.#transaction(work);
+        // A savepoint: locks that were not to be had let go of the position row, and the rows stay in.
+        await this.session.attempt(work);
+        await this.session.run('commit', ['COMMIT']);
       });
       return true;
     } catch (error) {
@@ -123,13 +142,23 @@ export class PostgresFold implements FoldSession {
     await this.connection.release(this.session);
   }
 
-  /** Within `finish`: what takes the place of what, and the generation row. A held table is already in its place. */
+  /**
+   * Within `finish`: what takes the place of what, the generation row and its route, and the end of the backlog. A held table is already in
+   * its place.
+   */
   protected async replace(): Promise<void> {
+    const { stream, group, mappingUid, generation } = this.options;
     await this.session.query(
       'route to the live table',
-      `UPDATE sluice.generations SET is_live = true, backlog = NULL, backlog_generation = NULL, copy_session = NULL, updated_at = now() WHERE mapping_uid = $1`,
-      [this.options.mappingUid],
+      `WITH announced AS (UPDATE sluice.positions SET route_version = route_version + 1 WHERE stream = $2 AND apply_group = $3)
+       UPDATE sluice.generations SET is_live = true, backlog = NULL, backlog_generation = NULL, copy_session = NULL, updated_at = now() WHERE mapping_uid = $1`,
+      [mappingUid, stream, group],
     );
+    if (stream !== null)
+      await this.session.run('drop the backlog', [
+        BOUND_TABLE_LOCKS,
+        `DROP TABLE ${quoteTable(backlogTable(mappingUid, generation))}`,
+      ]);
   }
 
   /** Called with the changes a round applied, in the same transaction. */
@@ -137,7 +166,7 @@ export class PostgresFold implements FoldSession {
     // A held table needs no record.
   }
 
-  /** Outside a transaction: describes the target and makes the temporary tables. */
+  /** Describes the target and makes the temporary tables. */
   protected async prepareApplier(): Promise<TableApplier> {
     if (this.#applier) return this.#applier;
     const described = await this.describeTarget();
@@ -186,9 +215,30 @@ export class PostgresFold implements FoldSession {
     return row['folded_seq'] ?? '0';
   }
 
-  async #foldWaiting(folded: string, maxBytes: number, fold: FoldWork): Promise<number> {
-    const applier = await this.prepareApplier();
-    beginApplying(this.session);
+  /** Temporary tables that were made in a transaction are gone with it when it is rolled back. */
+  async #transaction<T>(work: () => Promise<T>): Promise<T> {
+    const before = this.#applier;
+    try {
+      return await this.session.transaction('BEGIN', work);
+    } catch (error) {
+      if (this.#applier !== before) this.#applier = null;
+      throw error;
+    }
+  }
+
+  /** `first`: a statement that goes before whatever is applied. */
+  async #foldWaiting(
+    folded: string,
+    maxBytes: number,
+    fold: FoldWork,
+    first: string | null = null,
+  ): Promise<{ count: number; last: string }> {
+    let before = first;
+    const prepared = async () => {
+      if (before !== null) await this.session.run('bound the wait for tables', [before]);
+      before = null;
+      return this.filling?.applier ?? this.prepareApplier();
+    };
     let count = 0;
     let last = Number(folded);
     let bytes = 0;
@@ -205,6 +255,7 @@ export class PostgresFold implements FoldSession {
       }
     }
     const apply = async (changes: KeyedChanges): Promise<ApplyCounts> => {
+      const applier = await prepared();
       const counts = await applier.apply(changes);
       await this.applied(changes, applier);
       return counts;
@@ -212,31 +263,44 @@ export class PostgresFold implements FoldSession {
     await fold(
       blocks(),
       apply,
-      (keys) => applier.missing(keys),
+      async (keys) => (await prepared()).missing(keys),
       (work) => this.session.attempt(work),
     );
-    if (count > 0) {
-      await session.query(
-        'mark how far the backlog was folded',
-        `UPDATE sluice.generations SET folded_seq = $2 WHERE mapping_uid = $1`,
-        [this.options.mappingUid, last],
-      );
-    }
-    return count;
+    return { count, last: String(last) };
   }
 
-  /** A reset of the group, or a newer copier, has taken the backlog away: this copy is over, whatever statement notices. */
-  async #unlessGone<T>(work: () => Promise<T>): Promise<T> {
+  #markFolded(last: string): Promise<unknown> {
+    return this.session.query(
+      'mark how far the backlog was folded',
+      `UPDATE sluice.generations SET folded_seq = $2 WHERE mapping_uid = $1`,
+      [this.options.mappingUid, last],
+    );
+  }
+
+  /**
+   * A reset of the group, or a newer copier, has taken the backlog away or ended this session: this copy is over, whatever
+   * statement notices.
+   */
+  protected async unlessEnded<T>(work: () => Promise<T>): Promise<T> {
     try {
       return await work();
     } catch (error) {
-      if (sqlState(error) !== UNDEFINED_TABLE) throw error;
+      if (sqlState(error) !== UNDEFINED_TABLE && !(this.session.lost && (await this.#isSucceeded()))) throw error;
       throw new SluiceError(
         'FENCED',
         `the copy to ${displayName(this.options.route.target)} was ended by somebody else`,
         { cause: error },
       );
     }
+  }
+
+  async #isSucceeded(): Promise<boolean> {
+    const [row] = await this.connection
+      .query('look who copies now', `SELECT copy_epoch FROM sluice.generations WHERE mapping_uid = $1`, [
+        this.options.mappingUid,
+      ])
+      .catch(() => [undefined]);
+    return row !== undefined && Number(row['copy_epoch']) !== this.options.copyEpoch;
   }
 
   #backlog(): string {

@@ -25,6 +25,23 @@ export async function terminate(connection: Connection, id: string): Promise<voi
 }
 
 /**
+ * Ends the session of the mapping's copier, if one is stored and it is not our own. Its copy is over by what the caller does
+ * next, and a statement of it may run for long and hold the tables that are to be dropped, under the position row's lock. Without the
+ * right to it they are waited for.
+ */
+export async function endCopier(connection: Connection, session: Session, mappingUid: string): Promise<void> {
+  await connection
+    .query(
+      'end the former copier’s session',
+      `SELECT pg_terminate_backend(a.pid) FROM sluice.generations g JOIN pg_stat_activity a
+          ON a.pid || '@' || extract(epoch FROM a.backend_start)::numeric(20, 6) = g.copy_session
+        WHERE g.mapping_uid = $1 AND a.pid <> $2::int`,
+      [mappingUid, session.pid],
+    )
+    .catch(() => undefined);
+}
+
+/**
  * Ends whoever blocks `pid` and does nothing: idle inside a transaction for longer than `idleMs`. All of them are ours (only
  * Sluice locks these rows); an active one is at work and is waited for.
  */

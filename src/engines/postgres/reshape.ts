@@ -7,7 +7,7 @@ import { PostgresCatalog } from './catalog.ts';
 import type { Connection, Session } from './connection.ts';
 import { addColumnSql, design, ownDesign } from './ddl.ts';
 import { isLockFailure } from './locks.ts';
-import type { StoredRoute } from '../stored-route.ts';
+import { changedRoute, type StoredRoute } from '../stored-route.ts';
 import { quoteIdentifier, quoteLiteral, quoteTable } from './sql.ts';
 
 const LOCK_WAIT = '1s';
@@ -46,11 +46,10 @@ export async function reshapeRoute(
       throw error;
     }
   }
-  const changed: StoredRoute = { ...route, columns: change.columns };
   await session.query(
     'change the route',
     `UPDATE sluice.generations SET live_route = $2, updated_at = now() WHERE mapping_uid = $1`,
-    [mappingUid, JSON.stringify(changed)],
+    [mappingUid, JSON.stringify(changedRoute(route, change))],
   );
   await session.query(
     'announce the new route',

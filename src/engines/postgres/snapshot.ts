@@ -45,15 +45,17 @@ export class PostgresSnapshot implements SnapshotSource {
   ): Promise<RowStream> {
     const bounds = readBounds(table, layout, chunk);
     const chosen = columnsOf(table, columns);
-    const session = await this.#connection.open();
+    const session = await this.#connection.take();
+    let isWhole = false;
     try {
       const messages = await this.#begin(session, table, bounds, chosen, lane);
       const finish = async () => {
         // The lock of the COPY is still held, so what is seen now is what it read.
         await checkLayout(session, table, bounds);
         await session.query(`finish a chunk of ${displayName(table.name)}`, 'COMMIT');
+        isWhole = true;
       };
-      const release = () => this.#connection.release(session);
+      const release = () => (isWhole ? this.#connection.giveBack(session) : this.#connection.release(session));
       return rowStream(lane, chosen, cancellable(messages, finish, release, session));
     } catch (error) {
       await this.#connection.release(session);

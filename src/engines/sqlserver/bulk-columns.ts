@@ -162,10 +162,8 @@ function shapeOf(metadata: WireColumn, collation: Buffer): Shape {
       );
     case 0x3c:
     case 0x7a:
-    case 0x6e: {
-      const bytes = id === 0x7a || size === 4 ? 4 : 8;
-      return byteLength(0x6e, [bytes], bytes === 4 ? 'smallmoney' : 'money', moneyWriter(bytes));
-    }
+    case 0x6e:
+      return byteLength(0x6e, [8], 'money', moneyWriter(id === 0x7a || size === 4 ? 'smallmoney' : 'money'));
     case 0x3b:
     case 0x3e:
     case 0x6d: {

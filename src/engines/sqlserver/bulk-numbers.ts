@@ -92,6 +92,34 @@ function parseDecimal(text: string, precision: number, scale: number, type: stri
   }
 }
 
+/**
+ * As `parseDecimal`, for what most numbers are: a sign, at most 15 digits in all and a point somewhere, every digit kept. NaN: it is
+ * something else, and nothing is known of it.
+ */
+function plainDecimal(text: string, scale: number): number {
+  const { length } = text;
+  if (length === 0 || length > 16) return NaN;
+  const negative = text.charCodeAt(0) === 0x2d;
+  let value = 0;
+  let point = -1;
+  let i = negative ? 1 : 0;
+  if (i === length) return NaN;
+  for (; i < length; i++) {
+    const digit = text.charCodeAt(i) - 48;
+    if (digit >= 0 && digit <= 9) value = value * 10 + digit;
+    else if (digit === -2 && point < 0) point = i;
+    else return NaN;
+  }
+  const behind = point < 0 ? 0 : length - 1 - point;
+  if (point === length - 1 || behind > scale) return NaN;
+  const missing = scale - behind;
+  if (missing > 6) return NaN;
+  value *= TEN_TO[missing] ?? NaN;
+  return value > MOST_PLAIN ? NaN : negative ? -value : value;
+}
+
+const MOST_PLAIN = 999_999_999_999_999;
+
 /** `1.5E+3` → `1500`. */
 function withoutExponent(text: string): string {
   const match = /^([+-]?)(\d*)\.?(\d*)[eE]([+-]?\d{1,4})$/.exec(text);
@@ -111,10 +139,29 @@ export type NumberWriter = (out: RowBuffer, text: string) => void;
  */
 export const DECIMAL_SIZE = 17;
 
+function writePlain(out: RowBuffer, value: number): void {
+  const { bytes, at } = out;
+  const magnitude = Math.abs(value);
+  bytes[at] = DECIMAL_SIZE;
+  bytes[at + 1] = value < 0 ? 0 : 1;
+  const high = Math.floor(magnitude / 4294967296);
+  bytes.writeUInt32LE(magnitude - high * 4294967296, at + 2);
+  bytes.writeUInt32LE(high, at + 6);
+  bytes.fill(0, at + 10, at + 18);
+  out.at = at + 18;
+}
+
 export function decimalWriter(precision: number, scale: number): NumberWriter {
   const type = `decimal(${precision},${scale})`;
   const most = Math.min(precision, MOST_DIGITS);
+  const limit = 10 ** precision;
   return (out, text) => {
+    const plain = plainDecimal(text, scale);
+    if (plain < limit && plain > -limit) {
+      out.reserve(DECIMAL_SIZE + 1);
+      writePlain(out, plain);
+      return;
+    }
     parseDecimal(text, most, scale, type);
     out.reserve(DECIMAL_SIZE + 1);
     const { bytes } = out;
@@ -138,53 +185,59 @@ function magnitude(): bigint {
   return (BigInt(limbs[1] ?? 0) << 32n) + BigInt(limbs[0] ?? 0) + (BigInt(limbs[2] ?? 0) << 64n);
 }
 
-const MIN_64 = -(1n << 63n);
 const MAX_64 = (1n << 63n) - 1n;
 
 /** int, smallint, tinyint and bigint: `size` bytes. tinyint has no sign. */
 export function integerWriter(size: 1 | 2 | 4 | 8, type: string): NumberWriter {
   const least = size === 1 ? 0 : -(2 ** (size * 8 - 1));
   const most = size === 1 ? 255 : 2 ** (size * 8 - 1) - 1;
-  return (out, text) => {
-    parseDecimal(text, 20, 0, type);
-    out.reserve(9);
+  const writeValue = (out: RowBuffer, value: number) => {
     const { bytes, at } = out;
     bytes[at] = size;
-    out.at = at + 1 + size;
-    const small = digits.small;
-    if (size === 8) {
-      let value = magnitude();
-      if (digits.negative) value = -value;
-      if (value < MIN_64 || value > MAX_64) refuse(`${RANGE} ${type}`);
-      bytes.writeBigInt64LE(value, at + 1);
-      return;
-    }
-    const value = digits.negative ? -small : small;
-    if (small < 0 || value < least || value > most) refuse(`${RANGE} ${type}`);
     if (size === 1) bytes[at + 1] = value;
     else if (size === 2) bytes.writeInt16LE(value, at + 1);
-    else bytes.writeInt32LE(value, at + 1);
+    else if (size === 4) bytes.writeInt32LE(value, at + 1);
+    else {
+      const high = Math.floor(value / 4294967296);
+      bytes.writeUInt32LE(value - high * 4294967296, at + 1);
+      bytes.writeInt32LE(high, at + 5);
+    }
+    out.at = at + 1 + size;
+  };
+  return (out, text) => {
+    out.reserve(9);
+    const plain = plainDecimal(text, 0);
+    if (plain >= least && plain <= most) {
+      writeValue(out, plain);
+      return;
+    }
+    parseDecimal(text, 20, 0, type);
+    const value = digits.negative ? -magnitude() : magnitude();
+    if (value < BigInt(least) || value > (size === 8 ? MAX_64 : BigInt(most))) refuse(`${RANGE} ${type}`);
+    if (size === 8) {
+      out.bytes[out.at] = 8;
+      out.at = out.bytes.writeBigInt64LE(value, out.at + 1);
+    } else writeValue(out, Number(value));
   };
 }
 
-/** money and smallmoney: ten-thousandths as an integer; the 8-byte form with its high half first. */
-export function moneyWriter(size: 4 | 8): NumberWriter {
-  const type = size === 4 ? 'smallmoney' : 'money';
+/**
+ * money: ten-thousandths as an integer, its high half first. smallmoney is sent as money, which its column takes exactly once the
+ * range is checked: Babelfish reads its own four bytes without their sign.
+ */
+export function moneyWriter(type: 'money' | 'smallmoney'): NumberWriter {
+  const limit = 1n << (type === 'smallmoney' ? 31n : 63n);
   return (out, text) => {
     parseDecimal(text, 20, 4, type);
     let value = magnitude();
     if (digits.negative) value = -value;
-    const limit = size === 4 ? 1n << 31n : 1n << 63n;
     if (value < -limit || value >= limit) refuse(`${RANGE} ${type}`);
     out.reserve(9);
     const { bytes, at } = out;
-    bytes[at] = size;
-    out.at = at + 1 + size;
-    if (size === 4) bytes.writeInt32LE(Number(value), at + 1);
-    else {
-      bytes.writeInt32LE(Number(value >> 32n), at + 1);
-      bytes.writeUInt32LE(Number(value & 0xffffffffn), at + 5);
-    }
+    bytes[at] = 8;
+    out.at = at + 9;
+    bytes.writeInt32LE(Number(value >> 32n), at + 1);
+    bytes.writeUInt32LE(Number(value & 0xffffffffn), at + 5);
   };
 }
 

@@ -21,93 +21,100 @@ interface Parts {
 }
 
 const MONTH_DAYS = [31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31];
+const DAYS_BEFORE = [0, 31, 59, 90, 120, 151, 181, 212, 243, 273, 304, 334];
 
 /**
  * `YYYY-MM-DD`, `HH:MM[:SS[.fffffff]]`, both, and an offset (`+02`, `+02:00`, `Z`) behind them, as far as `parts` asks for them.
  * Refuses everything else, digits of a second that the type does not keep, and 24:00.
  */
-function parse(text: string, parts: Parts): void {
-  let at = 0;
-  const fail = (): never => refuse(`it is not a value that ${parts.type} has`);
-  const number = (length: number): number => {
-    let value = 0;
-    for (const end = at + length; at < end; at++) {
-      const c = text.charCodeAt(at) - 48;
-      if (!(c >= 0 && c <= 9)) fail();
-      value = value * 10 + c;
-    }
-    return value;
-  };
-  const expect = (character: number) => {
-    if (text.charCodeAt(at++) !== character) fail();
-  };
+function parse(value: string, parts: Parts): void {
+  text = value;
+  at = 0;
   moment.days = 0;
   moment.seconds = 0;
   moment.fraction = 0;
   moment.offset = 0;
-  if (parts.date) {
-    const year = number(4);
-    expect(0x2d);
-    const month = number(2);
-    expect(0x2d);
-    const day = number(2);
-    const leap = year % 4 === 0 && (year % 100 !== 0 || year % 400 === 0);
-    const most = month === 2 && leap ? 29 : (MONTH_DAYS[month - 1] ?? 0);
-    if (year < 1 || day < 1 || day > most) fail();
-    const before = year - 1;
-    let days = before * 365 + Math.floor(before / 4) - Math.floor(before / 100) + Math.floor(before / 400);
-    for (let m = 1; m < month; m++) days += MONTH_DAYS[m - 1] ?? 0;
-    if (leap && month > 2) days++;
-    moment.days = days + day - 1;
-  }
+  if (parts.date) parseDate(parts);
   if (parts.date && parts.time) {
     if (at === text.length && !parts.offset) return;
     const separator = text.charCodeAt(at++);
-    if (separator !== 0x20 && separator !== 0x54) fail();
+    if (separator !== 0x20 && separator !== 0x54) fail(parts);
   }
-  if (parts.time) {
-    const hours = number(2);
-    expect(0x3a);
-    const minutes = number(2);
-    let seconds = 0;
-    if (text.charCodeAt(at) === 0x3a) {
-      at++;
-      seconds = number(2);
-    }
-    if (hours > 23 || minutes > 59 || seconds > 59) fail();
-    moment.seconds = hours * 3600 + minutes * 60 + seconds;
-    if (text.charCodeAt(at) === 0x2e) {
-      at++;
-      let digits = 0;
-      for (; at < text.length; at++) {
-        const c = text.charCodeAt(at) - 48;
-        if (!(c >= 0 && c <= 9)) break;
-        if (digits >= parts.scale) {
-          if (c !== 0) refuse(`it has more digits of a second than ${parts.type}`);
-          continue;
-        }
-        moment.fraction += c * (POWERS[6 - digits] ?? 0);
-        digits++;
-      }
-    }
+  if (parts.time) parseTime(parts);
+  if (parts.offset) parseOffset(parts);
+  if (at !== text.length) fail(parts);
+}
+
+/** What is being read, and where; not closures, which would be made for every value. */
+let text = '';
+let at = 0;
+
+function fail(parts: Parts): never {
+  return refuse(`it is not a value that ${parts.type} has`);
+}
+
+/** NaN: it is not two digits. */
+function twoDigits(): number {
+  const tens = text.charCodeAt(at++) - 48;
+  const ones = text.charCodeAt(at++) - 48;
+  return tens >= 0 && tens <= 9 && ones >= 0 && ones <= 9 ? tens * 10 + ones : NaN;
+}
+
+function parseDate(parts: Parts): void {
+  const year = twoDigits() * 100 + twoDigits();
+  if (text.charCodeAt(at++) !== 0x2d) fail(parts);
+  const month = twoDigits();
+  if (text.charCodeAt(at++) !== 0x2d) fail(parts);
+  const day = twoDigits();
+  const leap = year % 4 === 0 && (year % 100 !== 0 || year % 400 === 0);
+  const most = month === 2 && leap ? 29 : (MONTH_DAYS[month - 1] ?? 0);
+  if (!(year >= 1 && day >= 1 && day <= most)) fail(parts);
+  const before = year - 1;
+  const years = before * 365 + Math.floor(before / 4) - Math.floor(before / 100) + Math.floor(before / 400);
+  moment.days = years + (DAYS_BEFORE[month - 1] ?? 0) + (leap && month > 2 ? 1 : 0) + day - 1;
+}
+
+function parseTime(parts: Parts): void {
+  const hours = twoDigits();
+  if (text.charCodeAt(at++) !== 0x3a) fail(parts);
+  const minutes = twoDigits();
+  let seconds = 0;
+  if (text.charCodeAt(at) === 0x3a) {
+    at++;
+    seconds = twoDigits();
   }
-  if (parts.offset) {
-    if (text.charCodeAt(at) === 0x20) at++;
-    const sign = text.charCodeAt(at++);
-    if (sign !== 0x5a) {
-      if (sign !== 0x2b && sign !== 0x2d) fail();
-      let minutes = number(2) * 60;
-      if (text.charCodeAt(at) === 0x3a) {
-        at++;
-        const rest = number(2);
-        if (rest > 59) fail();
-        minutes += rest;
-      }
-      if (minutes > 14 * 60) refuse('its offset is beyond 14 hours');
-      moment.offset = sign === 0x2d ? -minutes : minutes;
+  if (!(hours <= 23 && minutes <= 59 && seconds <= 59)) fail(parts);
+  moment.seconds = hours * 3600 + minutes * 60 + seconds;
+  if (text.charCodeAt(at) !== 0x2e) return;
+  at++;
+  let weight = 1e6;
+  let digits = 0;
+  for (; at < text.length; at++) {
+    const digit = text.charCodeAt(at) - 48;
+    if (!(digit >= 0 && digit <= 9)) break;
+    if (++digits > parts.scale) {
+      if (digit !== 0) refuse(`it has more digits of a second than ${parts.type}`);
+      continue;
     }
+    moment.fraction += digit * weight;
+    weight /= 10;
   }
-  if (at !== text.length) fail();
+}
+
+function parseOffset(parts: Parts): void {
+  if (text.charCodeAt(at) === 0x20) at++;
+  const sign = text.charCodeAt(at++);
+  if (sign === 0x5a) return;
+  if (sign !== 0x2b && sign !== 0x2d) fail(parts);
+  let minutes = twoDigits() * 60;
+  if (text.charCodeAt(at) === 0x3a) {
+    at++;
+    const rest = twoDigits();
+    if (!(rest <= 59)) fail(parts);
+    minutes += rest;
+  }
+  if (!(minutes <= 14 * 60)) refuse('its offset is beyond 14 hours');
+  moment.offset = sign === 0x2d ? -minutes : minutes;
 }
 
 const POWERS = [1, 10, 100, 1e3, 1e4, 1e5, 1e6, 1e7];

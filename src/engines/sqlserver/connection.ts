@@ -1,4 +1,5 @@
 /** Sessions of one SQL Server database: a small pool for short queries, and sessions of their own for readers, loaders and appliers. */
+import type { EventEmitter } from 'node:events';
 import { readFileSync } from 'node:fs';
 import { Connection as Driver, Request, TYPES, type ConnectionConfiguration } from 'tedious';
 import { SluiceError } from '../../model/errors.ts';
@@ -6,6 +7,7 @@ import { parseSqlServerAddress, type SqlServerAddress } from '../../model/sqlser
 import type { Installation, OpenOptions } from '../contract.ts';
 import { SessionPool, type PooledSession } from '../session-pool.ts';
 import { classify } from './errors.ts';
+import type { RowExtractor } from './tds-rows.ts';
 
 /**
  * A value as the driver gives it. Only for bookkeeping of our own: rows of users' tables are selected as exact text or bytes
@@ -15,6 +17,11 @@ export type SqlValue = string | number | boolean | Date | Uint8Array | null;
 /** Names in lower case: a stand-in folds them, so every column is selected under a lower-case alias. */
 export type Row = Readonly<Record<string, SqlValue>>;
 export type Parameters = Readonly<Record<string, string | number | boolean | Uint8Array | null>>;
+
+/** Where an answer becomes tokens. Private to the driver, so a test reads every type through it. */
+interface DriverInternals {
+  createTokenStreamParser(message: AsyncIterable<Buffer>, handler: unknown): { readonly parser: EventEmitter };
+}
 
 /** Packet type of a bulk load (MS-TDS 2.2.3.1.1). */
 const BULK_LOAD_MESSAGE = 0x07;
@@ -26,11 +33,29 @@ export class Session implements PooledSession {
   readonly driver: Driver;
   /** Set once the connection is gone; whoever holds the session must open another. */
   lost: Error | null = null;
+  /** Attempts under way, one inside another. */
+  #attempts = 0;
+  /** Takes the rows of the next answer. */
+  #extractor: RowExtractor | null = null;
+  /** An answer that could not be read; the session has ended with it. */
+  #unreadable: unknown = null;
 
   constructor(driver: Driver) {
     this.driver = driver;
     driver.on('error', (error) => (this.lost ??= error));
     driver.on('end', () => (this.lost ??= new Error('Connection ended')));
+    const internals = driver as unknown as DriverInternals;
+    // eslint-disable-next-line @typescript-eslint/unbound-method -- called on it below
+    const parserOf = internals.createTokenStreamParser;
+    internals.createTokenStreamParser = (message, handler) => {
+      const extractor = this.#extractor;
+      this.#extractor = null;
+      const answer = extractor === null ? message : this.#extracted(extractor, message);
+      const made = parserOf.call(internals, answer, handler);
+      // The driver does not listen, so that an answer it cannot read would end the process.
+      made.parser.on('error', (error) => this.#end(error));
+      return made;
+    };
   }
 
   /** `doing` completes "could not …" in an error. Parameters are bound by name (`@name`); text as nvarchar(max). The rows of every result set. */
@@ -75,17 +100,54 @@ export class Session implements PooledSession {
     }
   }
 
+  /**
+   * Within a transaction: what `work` did is undone when it throws, and the transaction goes on. Errors that end a statement
+   * (constraints, NULL, truncation, overflow) leave the transaction alive under XACT_ABORT OFF; those that end the batch
+   * (conversions, a lost object) do not, whatever is set: then INTERNAL says so, and nothing of the transaction is left.
+   */
+  async attempt<T>(work: () => Promise<T>): Promise<T> {
+    const depth = this.#attempts++;
+    const savepoint = `attempt${depth}`;
+    try {
+      await this.run('set a savepoint', ['SET XACT_ABORT OFF', `SAVE TRANSACTION ${savepoint}`]);
+      const result = await work();
+      if (depth === 0) await this.run('go on without savepoint', ['SET XACT_ABORT ON']);
+      return result;
+    } catch (error) {
+      if (this.lost) throw error;
+      const [row] = await this.query(
+        'go back to a savepoint',
+        `DECLARE @state int = XACT_STATE();
+         IF @state = 1 ROLLBACK TRANSACTION ${savepoint} ELSE IF @state = -1 ROLLBACK TRANSACTION;
+         ${depth === 0 ? 'SET XACT_ABORT ON;' : ''} SELECT @state AS state`,
+      );
+      if (row?.['state'] === 1) throw error;
+      throw new SluiceError('INTERNAL', 'the server ended the whole transaction because of one statement', {
+        cause: error,
+      });
+    } finally {
+      this.#attempts = depth;
+    }
+  }
+
   /** Ends whatever transaction is open, also one that the server has rolled back already. */
   async rollback(): Promise<void> {
     if (!this.lost) await this.run('roll back', ['IF @@TRANCOUNT > 0 ROLLBACK TRANSACTION']).catch(() => undefined);
   }
 
   /**
-   * Sends a batch whose rows the caller takes as they come: `attach` listens, `pause` and `resume` of the request push back.
-   * Resolves when the server has answered everything.
+   * Sends a batch whose answer the caller takes as it comes: `attach` listens. Resolves when the server has answered everything.
    */
   stream(doing: string, text: string, attach: (request: Request) => void): Promise<void> {
     return this.#request(doing, text, {}, attach);
+  }
+
+  /**
+   * Sends a batch whose rows never meet the driver's parser: `extractor` takes them out of the answer. Resolves when the server has
+   * answered everything. Use `readRows` (rows.ts).
+   */
+  extract(doing: string, text: string, parameters: Parameters, extractor: RowExtractor): Promise<void> {
+    return this.#request(doing, text, parameters, () => (this.#extractor = extractor));
   }
 
   /**
@@ -97,7 +159,7 @@ export class Session implements PooledSession {
     return new Promise((resolve, reject) => {
       const request = new Request('', (error, rows) => {
         if (!error) resolve(rows ?? 0);
-        else reject(this.lost ? this.#lostWhile(doing, error) : classify(error, doing));
+        else reject(this.#failure(doing, error));
       });
       // The driver's own BulkLoad writes decimals, money and times through doubles and Dates; below it, it has this.
       this.driver.makeRequest(request, BULK_LOAD_MESSAGE, message);
@@ -127,7 +189,7 @@ export class Session implements PooledSession {
     return new Promise((resolve, reject) => {
       const request = new Request(text, (error) => {
         if (!error) resolve();
-        else reject(this.lost ? this.#lostWhile(doing, error) : classify(error, doing));
+        else reject(this.#failure(doing, error));
       });
       attach(request);
       const bound = Object.entries(parameters);
@@ -135,6 +197,26 @@ export class Session implements PooledSession {
       if (bound.length > 0) this.driver.execSql(request);
       else this.driver.execSqlBatch(request);
     });
+  }
+
+  /** An error here would look like the end of the answer to the driver, so that it is kept from it. */
+  async *#extracted(extractor: RowExtractor, message: AsyncIterable<Buffer>): AsyncGenerator<Buffer, void, void> {
+    try {
+      yield* extractor.rest(message);
+    } catch (error) {
+      this.#end(error);
+      await new Promise(() => undefined);
+    }
+  }
+
+  #end(unreadable: unknown): void {
+    this.#unreadable ??= unreadable;
+    this.destroy();
+  }
+
+  #failure(doing: string, error: unknown): SluiceError {
+    if (this.#unreadable !== null) return classify(this.#unreadable, doing);
+    return this.lost ? this.#lostWhile(doing, error) : classify(error, doing);
   }
 
   #lostWhile(doing: string, cause: unknown): SluiceError {

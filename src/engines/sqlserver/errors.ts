@@ -52,6 +52,8 @@ const BY_NUMBER: Readonly<Record<number, ErrorCode>> = {
   1204: 'SERVER_FULL', // out of locks
   1205: 'DEADLOCK',
   1222: 'TIMEOUT', // lock request time out
+  1505: 'ROW_REFUSED', // duplicate keys while a unique index is built
+  1946: 'ROW_REFUSED', // longer than an index key can be
   2601: 'ROW_REFUSED', // unique index
   2627: 'ROW_REFUSED', // unique constraint
   2628: 'ROW_REFUSED', // would be truncated
@@ -92,6 +94,21 @@ const BY_NUMBER: Readonly<Record<number, ErrorCode>> = {
   40501: 'SERVER_BUSY',
   40613: 'SERVER_BUSY',
 };
+
+/**
+ * Servers that speak T-SQL on top of another engine (Babelfish) pass on that engine's errors under one number, 33557097, where no
+ * number of SQL Server's is assigned: told by their words. Those that quote values become ROW_REFUSED, like their numbered kin.
+ */
+const BY_WORDS: readonly (readonly [RegExp, ErrorCode])[] = [
+  [/^canceling statement due to lock timeout/, 'TIMEOUT'],
+  [/^deadlock detected/, 'DEADLOCK'],
+  [/^terminating connection due to/, 'CONNECTION_LOST'],
+  [/^relation ".*" does not exist/, 'DESTINATION_TABLE_MISSING'],
+  [/^column ".*" (of relation ".*" )?does not exist/, 'SCHEMA_CHANGED'],
+  [/^permission denied|^must be owner of/, 'PERMISSION_DENIED'],
+  [/^could not create unique index/, 'ROW_REFUSED'],
+  [/^invalid input syntax|out of range|^value too long/, 'ROW_REFUSED'],
+];
 
 /** Another row or table is why: unique indexes and constraints, foreign keys among them. */
 const CONFLICTS: ReadonlySet<number> = new Set([547, 2601, 2627]);
@@ -143,7 +160,8 @@ export function classify(thrown: unknown, doing: string): SluiceError {
 }
 
 function byDriver(error: DriverError, text: string, number: number | null): ErrorCode {
-  if (number !== null && number >= 20_000 && number < 22_000) return 'INTERNAL';
+  // What follows is about the connection, and not to be found in the words of a server's message.
+  if (number !== null) return BY_WORDS.find(([words]) => words.test(text))?.[1] ?? 'INTERNAL';
   const inner = (error.cause as DriverError | undefined)?.code;
   if (/self.signed|certificate|SSL|TLS|unable to verify|altnames/i.test(text)) return 'TLS_FAILED';
   if (typeof inner === 'string' && BY_CODE[inner]) return BY_CODE[inner];

@@ -1,8 +1,12 @@
 /** SQL Server 2019 and newer: source, change source and destination. */
 import { looksLikeAdo, parseSqlServerAddress, SQLSERVER_SCHEMES } from '../../model/sqlserver-address.ts';
 import type { Engine, EngineDatabase, OpenOptions } from '../contract.ts';
-import { SqlServerCatalog } from './catalog.ts';
+import { CapturedCatalog } from './captured-catalog.ts';
+import { SqlServerChanges } from './changes.ts';
 import { Connection } from './connection.ts';
+import { SqlServerDestination } from './destination.ts';
+import { SqlServerPreflight } from './preflight.ts';
+import { SqlServerSnapshot } from './snapshot.ts';
 
 export const sqlserver: Engine = {
   name: 'sqlserver',
@@ -16,18 +20,22 @@ export const sqlserver: Engine = {
 
 class SqlServerDatabase implements EngineDatabase {
   readonly engine = sqlserver;
-  readonly catalog: SqlServerCatalog;
-  readonly preflight = null;
-  readonly snapshot = null;
-  readonly changes = null;
-  readonly destination = null;
+  readonly catalog: CapturedCatalog;
+  readonly preflight: SqlServerPreflight;
+  readonly snapshot: SqlServerSnapshot;
+  readonly changes: SqlServerChanges;
+  readonly destination: SqlServerDestination;
   readonly checksum = null;
   readonly triggers = null;
   readonly #connection: Connection;
 
   constructor(options: OpenOptions) {
     this.#connection = new Connection(options);
-    this.catalog = new SqlServerCatalog(this.#connection);
+    this.catalog = new CapturedCatalog(this.#connection);
+    this.snapshot = new SqlServerSnapshot(this.#connection);
+    this.changes = new SqlServerChanges(this.#connection);
+    this.preflight = new SqlServerPreflight(this.#connection);
+    this.destination = new SqlServerDestination(this.#connection);
   }
 
   async ping(): Promise<{ version: string }> {

@@ -17,6 +17,10 @@ export type LoadTable = TableName | `#${string}`;
 /** A column to load into. */
 export interface LoadColumn {
   readonly name: string;
+  /** False: NULL is refused. Not every server says so of its columns, or checks it of a bulk load. */
+  readonly nullable?: boolean;
+  /** Null: it has none. */
+  readonly default?: string | null;
 }
 
 export interface LoadOptions {
@@ -40,6 +44,8 @@ export interface LoadTarget {
   readonly columns: readonly BulkColumn[];
   /** INSERT BULK without its options. */
   readonly statement: string;
+  /** A column may have a default, which NULL is not to become. */
+  readonly keepNulls: boolean;
 }
 
 const HELD = 1024 * 1024;
@@ -63,7 +69,11 @@ export async function loadTarget(
   );
   const database = session.driver.databaseCollation?.toBuffer() ?? null;
   // Names as they were asked for: a server may fold their case.
-  const bulk = found.map((column, i) => bulkColumn({ ...column, colName: columns[i]?.name ?? '' }, database));
+  const bulk = found.map((column, i) => {
+    const { name: asked = '', nullable = true } = columns[i] ?? {};
+    const made = bulkColumn({ ...column, colName: asked }, database);
+    return { ...made, nullable: made.nullable && nullable };
+  });
   if (bulk.length !== columns.length) throw new SluiceError('INTERNAL', `${display}: its columns were not described`);
   const collations = bulk.some((column) => column.collated) ? await collationNames(session, table) : new Map();
   const declared = bulk.map((column) => {
@@ -71,7 +81,13 @@ export async function loadTarget(
     const collate = typeof collation === 'string' ? ` COLLATE ${collation}` : '';
     return `${quoteIdentifier(column.name)} ${column.declaration}${collate}`;
   });
-  return { name, display, columns: bulk, statement: `INSERT BULK ${name} (${declared.join(', ')})` };
+  return {
+    name,
+    display,
+    columns: bulk,
+    statement: `INSERT BULK ${name} (${declared.join(', ')})`,
+    keepNulls: columns.some((column) => column.default !== null),
+  };
 }
 
 async function collationNames(session: Session, table: LoadTable): Promise<Map<string, string>> {
@@ -86,7 +102,7 @@ async function collationNames(session: Session, table: LoadTable): Promise<Map<s
 }
 
 /**
- * Loads rows in the session's open transaction (or one of its own); resolves to their number. `columns` are in the order of the
+ * Loads rows in the session's open transaction (without one, Babelfish keeps part of a load that fails); resolves to their number. `columns` are in the order of the
  * stream's columns. Triggers do not fire, constraints are not checked, NULL stays NULL, identity columns take what they are given.
  * Throws ROW_REFUSED for a value that a column does not hold, and what the stream throws, which is cancelled. When something
  * had been sent by then the session is lost (`Session.lost`), and with it its transaction; else both go on.
@@ -159,10 +175,11 @@ class Load {
   }
 
   async #begin(): Promise<void> {
-    const { statement, name, columns } = this.#target;
-    // KEEP_NULLS: a NULL is never a default. Neither FIRE_TRIGGERS nor CHECK_CONSTRAINTS: the rows are what the source holds.
-    const lock = this.#options.tableLock ? ', TABLOCK' : '';
-    const full = `${statement} WITH (KEEP_NULLS${lock})`;
+    const { statement, name, columns, keepNulls } = this.#target;
+    // KEEP_NULLS keeps defaults from columns that are not loaded, too, so it is asked for only where it matters.
+    // Neither FIRE_TRIGGERS nor CHECK_CONSTRAINTS: the rows are what the source holds.
+    const wanted = [...(keepNulls ? ['KEEP_NULLS'] : []), ...(this.#options.tableLock ? ['TABLOCK'] : [])];
+    const full = wanted.length === 0 ? statement : `${statement} WITH (${wanted.join(', ')})`;
     this.#sent = this.#session.bulkLoad(this.#doing, full, this.#message);
     this.#sent.catch((error: unknown) => this.#message.abort(error));
     await this.#message.write(columnMetadata(columns, name));

@@ -11,7 +11,7 @@ import { PostgresChanges, type PostgresChangesOptions } from '../../../src/engin
 import { Connection } from '../../../src/engines/postgres/connection.ts';
 import { Collector, describeTable, end, place, rejects, rows, sleep, type Queryable } from './change-helpers.ts';
 
-const READ: ReadOptions = { maxChanges: 10_000, maxBytes: 16 << 20, idleProgressMs: () => 50 };
+const READ: ReadOptions = { maxChanges: 10_000, maxBytes: 16 << 20, idleProgressMs: () => 50, pollMs: () => 50 };
 const STREAM = 's';
 const SETTINGS = {
   wal_level: 'logical',

@@ -10,7 +10,7 @@ import { formatPosition, type Place } from '../../../src/engines/postgres/positi
 import { createDatabase, type TestDatabase } from '../../support/postgres.ts';
 import { Collector, describeTable, end, place, rejects, rows, sleep, until } from './change-helpers.ts';
 
-const READ: ReadOptions = { maxChanges: 10_000, maxBytes: 16 << 20, idleProgressMs: () => 50 };
+const READ: ReadOptions = { maxChanges: 10_000, maxBytes: 16 << 20, idleProgressMs: () => 50, pollMs: () => 50 };
 const STREAM = 'server:1/db';
 
 describe('PostgreSQL change stream', () => {

@@ -1,0 +1,37 @@
+/**
+ * SQL Server: speed against the driver's own ceilings in the same run. `npm run bench -- sqlserver [options]`, on the server of the
+ * tests (TEST_SQLSERVER_URL, or an installed stand-in):
+ *   --only load       parts to run (all)
+ *   --rows 200000     rows of each arm            --rounds 3    rounds of every comparison
+ */
+import { parseArgs } from 'node:util';
+import { createSqlServerDatabase, findSqlServer, stopSqlServer } from '../test/support/sqlserver.ts';
+import { say } from './report.ts';
+import { benchLoad } from './sqlserver/load.ts';
+
+const { values } = parseArgs({
+  options: {
+    only: { type: 'string', default: 'load' },
+    rows: { type: 'string', default: '200000' },
+    rounds: { type: 'string', default: '3' },
+  },
+});
+const parts = new Set(values.only.split(','));
+const rows = Number(values.rows);
+const rounds = Number(values.rounds);
+const server = await findSqlServer();
+if (typeof server === 'string') {
+  console.error(server);
+  process.exit(3);
+}
+say(`Server: ${server.kind}`);
+const database = await createSqlServerDatabase(server, 'bench');
+try {
+  if (parts.has('load')) await benchLoad(database, rows, rounds);
+} catch (error) {
+  process.exitCode = 1;
+  console.error(error instanceof Error ? error.stack : error);
+} finally {
+  await database.drop();
+  await stopSqlServer();
+}

@@ -1,0 +1,104 @@
+/** Reads change tables, page by page: no statement runs for long, so that cleanup and whoever disables capture never wait for us. */
+import type { Parameters, Session } from './connection.ts';
+import { changeTable } from './capture-instances.ts';
+import type { ChangeRows } from './change-rows.ts';
+import { BOOKKEEPING, type RowPlace } from './change-rows.ts';
+import { lsnBytes, type Lsn } from './position.ts';
+import { readRows } from './rows.ts';
+import { quoteIdentifier } from './sql.ts';
+import { selectExpression } from './types.ts';
+
+/** What a row is taken for before the first page. */
+const ROW_BYTES = 1000;
+const MAX_FIRST_ROWS = 500;
+const MAX_ROWS = 20_000;
+
+/** Goes through the changes of one instance with `low` < LSN <= `high`, in order, into `rows`. */
+export class ChangePages {
+  readonly rows: ChangeRows;
+  readonly low: Lsn;
+  #high: Lsn;
+  readonly #select: string;
+  readonly #pageBytes: number;
+  #size: number;
+  /** Where the next page begins; null: at the beginning. */
+  #place: RowPlace | null = null;
+  /** The rest of the transaction of `#place` comes first: a seek of its own, so that a large one is not scanned from its start. */
+  #inside = false;
+  #done = false;
+
+  constructor(rows: ChangeRows, range: { low: Lsn; high: Lsn }, pageBytes: number) {
+    this.rows = rows;
+    this.low = range.low;
+    this.#high = range.high;
+    this.#pageBytes = pageBytes;
+    this.#size = Math.min(MAX_FIRST_ROWS, Math.max(1, Math.ceil(pageBytes / ROW_BYTES)));
+    const columns = [
+      ...BOOKKEEPING.map((name) => `c.[${name}]`),
+      ...rows.columns.map(({ nativeType, column }) => selectExpression(nativeType, `c.${quoteIdentifier(column)}`)),
+    ];
+    this.#select = `SELECT TOP (@rows) ${columns.map((column, i) => `${column} AS c${i}`).join(', ')} FROM ${changeTable(rows.instance.name)} c`;
+  }
+
+  /** Everything up to `high` was read. */
+  get isDone(): boolean {
+    return this.#done;
+  }
+
+  /** Only what lies up to `lsn`, of what was read too. */
+  cut(lsn: Lsn): void {
+    if (lsn >= this.#high) return;
+    this.#high = lsn;
+    const last = this.rows.last;
+    this.rows.trim(lsn);
+    if (last !== null && last.lsn > lsn) this.#done = true;
+  }
+
+  /** One page. */
+  async next(session: Session): Promise<void> {
+    const wanted = this.#size;
+    const before = this.rows.bytes;
+    let count = 0;
+    let rest = Number.POSITIVE_INFINITY;
+    for await (const { rows, cells } of readRows(session, `read changes of ${this.rows.instance.name}`, this.#text(), {
+      parameters: this.#parameters(wanted),
+    })) {
+      this.rows.add(cells, rows);
+      count += rows;
+      rest = wanted - count;
+    }
+    this.rows.endPage();
+    this.#place = this.rows.last ?? this.#place;
+    const isFull = rest <= 0;
+    if (count > 0) {
+      const each = Math.max(1, (this.rows.bytes - before) / count);
+      this.#size = Math.max(1, Math.min(MAX_ROWS, Math.ceil(this.#pageBytes / each)));
+    }
+    if (isFull) this.#inside = true;
+    else if (this.#inside && this.#place !== null && this.#place.lsn < this.#high) this.#inside = false;
+    else this.#done = true;
+  }
+
+  #text(): string {
+    const order = 'ORDER BY c.[__$start_lsn], c.[__$command_id], c.[__$seqval], c.[__$operation]';
+    if (this.#place === null || !this.#inside)
+      return `${this.#select} WHERE c.[__$start_lsn] > CAST(@low AS binary(10)) AND c.[__$start_lsn] <= CAST(@high AS binary(10)) ${order}`;
+    return (
+      `${this.#select} WHERE c.[__$start_lsn] = CAST(@low AS binary(10)) AND c.[__$command_id] >= @command AND (c.[__$command_id] > @command` +
+      ` OR c.[__$seqval] > CAST(@sequence AS binary(10)) OR (c.[__$seqval] = CAST(@sequence AS binary(10)) AND c.[__$operation] > @operation)) ${order}`
+    );
+  }
+
+  #parameters(rows: number): Parameters {
+    const place = this.#place;
+    if (place === null || !this.#inside)
+      return { rows, low: lsnBytes(place?.lsn ?? this.low), high: lsnBytes(this.#high) };
+    return {
+      rows,
+      low: lsnBytes(place.lsn),
+      command: Number(place.command),
+      sequence: place.sequence,
+      operation: Number(place.operation),
+    };
+  }
+}

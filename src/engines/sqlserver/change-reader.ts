@@ -1,0 +1,283 @@
+/** Polls the change tables of a database and hands out what it finds, piece by piece, within bounded memory. */
+import type { ChangePiece } from '../../model/changes.ts';
+import { hasCode, SluiceError } from '../../model/errors.ts';
+import type { ChangeReader, ReadOptions } from '../contract.ts';
+import {
+  capturedColumns,
+  commitBefore,
+  look,
+  readState,
+  type Captured,
+  type CapturedColumn,
+  type CaptureInstance,
+  type Look,
+  type SourceState,
+} from './capture-instances.ts';
+import { Captures, chainOf, segmentsOf } from './captures.ts';
+import { ChangePages } from './change-pages.ts';
+import { ChangeRows } from './change-rows.ts';
+import type { Connection, Session } from './connection.ts';
+import { errorNumber } from './errors.ts';
+import { formatPosition, parsePosition, type Lsn, type Place } from './position.ts';
+import { requireHistory } from './source-state.ts';
+
+/** How often what depends on time is looked at, ms. */
+const TICK_MS = 50;
+/** A change table that vanished, a deadlock with the cleanup job: what was read is read again, so often in a row. */
+const MAX_RETRIES = 5;
+const MAX_TRANSACTIONS = 100_000;
+const MAX_PAGE_BYTES = 4 << 20;
+const INVALID_OBJECT = 208;
+
+/** Read, but not handed out: nothing of ours changed up to there. */
+interface Idle {
+  readonly end: Captured;
+  readonly captures: Captures;
+}
+
+export class SqlServerChangeReader implements ChangeReader {
+  readonly pieces: AsyncIterable<ChangePiece>;
+  readonly #connection: Connection;
+  readonly #session: Session;
+  readonly #options: ReadOptions;
+  /** LSNs that no piece may reach across, in order. */
+  readonly #breaks: Lsn[];
+  #from: Place;
+  /** Everything up to here was read. */
+  #read: Lsn;
+  /** End of the last piece handed out: what the gap checks begin at. */
+  #handedOut: Captured;
+  #known: readonly CaptureInstance[];
+  /** Transactions that one look covers at most: as many as fit. */
+  #limit: number;
+  #idle: Idle | null = null;
+  #idleAt = performance.now();
+  #stopped: Promise<void> | null = null;
+  /** Some pieces of a transaction were handed out. */
+  #isInside = false;
+
+  /** `state`: checked against `from` already. */
+  constructor(connection: Connection, session: Session, from: Place, state: SourceState, options: ReadOptions) {
+    this.#connection = connection;
+    this.#session = session;
+    this.#options = options;
+    this.#from = from;
+    this.#read = from.lsn;
+    this.#handedOut = from;
+    this.#known = state.instances;
+    this.#limit = Math.max(1, options.maxChanges);
+    this.#breaks = (options.breakAt ?? []).flatMap((position) => parsePosition(position)?.lsn ?? []).sort();
+    const pieces = this.#run();
+    // Leaving a loop over it early ends nothing: `stop` does.
+    this.pieces = { [Symbol.asyncIterator]: () => ({ next: () => this.#next(pieces) }) };
+  }
+
+  /** Nothing is kept at the source because of us. */
+  acknowledge(): void {
+    return;
+  }
+
+  stop(): Promise<void> {
+    this.#stopped ??= (async () => {
+      // Whatever is being read is not wanted any more.
+      this.#session.destroy();
+      await this.#connection.release(this.#session);
+    })();
+    return this.#stopped;
+  }
+
+  async #next(pieces: AsyncIterator<ChangePiece>): Promise<IteratorResult<ChangePiece>> {
+    try {
+      return await pieces.next();
+    } catch (error) {
+      if (this.#stopped !== null) return { done: true, value: undefined };
+      throw error;
+    }
+  }
+
+  async *#run(): AsyncGenerator<ChangePiece, void, void> {
+    let failures = 0;
+    while (this.#stopped === null) {
+      const polledAt = performance.now();
+      let isBehind = false;
+      try {
+        const seen = await this.#look();
+        isBehind = seen.to !== null && seen.last !== null && seen.last.lsn > seen.to.lsn;
+        if (seen.moved.size > 0 && seen.to !== null) {
+          for await (const piece of this.#changes(seen, seen.to)) yield this.#handOut(piece);
+          isBehind ||= this.#read < seen.to.lsn;
+        } else if (seen.to !== null) {
+          this.#read = seen.to.lsn;
+          const columns = await this.#columns(seen);
+          this.#idle = { end: seen.to, captures: new Captures(seen.instances, this.#handedOut.lsn, columns) };
+        }
+        failures = 0;
+      } catch (error) {
+        // Of what was handed out nothing can be taken back: who reads starts again.
+        if (this.#isInside || !isPassing(error) || ++failures > MAX_RETRIES) throw readError(error);
+        this.#known = [];
+        continue;
+      }
+      do {
+        const idle = this.#dueProgress();
+        if (idle) yield this.#handOut(idle);
+        if (isBehind) break;
+        await new Promise((resolve) => setTimeout(resolve, TICK_MS));
+      } while (this.#stopped === null && performance.now() - polledAt < this.#options.pollMs());
+    }
+  }
+
+  /** Asks until every instance that is there was asked about. */
+  async #look(): Promise<Look> {
+    for (;;) {
+      while (this.#breaks[0] !== undefined && this.#breaks[0] <= this.#read) this.#breaks.shift();
+      const range = { from: this.#read, stop: this.#breaks[0] ?? null, limit: this.#limit };
+      const known = this.#known;
+      const seen = await look(this.#session, range, known);
+      requireHistory(seen, { ...this.#from, lsn: this.#handedOut.lsn });
+      this.#from = { ...this.#from, fork: seen.fork ?? this.#from.fork };
+      this.#known = seen.instances;
+      if (seen.to === null || seen.instances.every(({ id }) => known.some((each) => each.id === id))) return seen;
+    }
+  }
+
+  /** What changed up to `to`, or as much of it as may be held: pieces of one large transaction, or one of whole ones. */
+  async *#changes(seen: Look, to: Captured): AsyncGenerator<ChangePiece, void, void> {
+    const columns = await this.#columns(seen);
+    const jobs = this.#jobs(seen, columns, to.lsn);
+    const held = () => jobs.reduce((sum, job) => sum + job.rows.bytes, 0);
+    let end = to;
+    for (const job of jobs) {
+      job.cut(end.lsn);
+      while (!job.isDone) {
+        await job.next(this.#session);
+        if (held() < this.#options.maxBytes) continue;
+        if (job.isDone && job === jobs.at(-1)) break;
+        // A transaction whose end is not known to have been read goes into the next piece.
+        const beyond = job.isDone ? job.rows.middleLsn : job.rows.lastLsn;
+        if (beyond === null) continue;
+        this.#limit = Math.max(1, Math.ceil(this.#limit / 2));
+        const cut = await commitBefore(this.#session, this.#read, beyond);
+        if (cut === null) {
+          yield* this.#largeTransaction(seen, columns, beyond);
+          return;
+        }
+        end = cut;
+        for (const each of jobs) each.cut(end.lsn);
+      }
+    }
+    if (end === to && held() < this.#options.maxBytes / 4) this.#limit = Math.min(MAX_TRANSACTIONS, this.#limit * 2);
+    const transactions = end === to ? seen.transactions : 1;
+    yield await this.#complete(jobs, columns, end, transactions);
+  }
+
+  /** One transaction that is more than may be held: in parts, each of which ends inside it but the last. */
+  async *#largeTransaction(seen: Look, columns: Columns, lsn: Lsn): AsyncGenerator<ChangePiece, void, void> {
+    const jobs = this.#jobs(seen, columns, lsn);
+    for (const job of jobs) {
+      while (!job.isDone) {
+        await job.next(this.#session);
+        if (job.rows.bytes < this.#options.maxBytes / 4) continue;
+        this.#isInside = true;
+        yield pieceOf([job], null, 0, null);
+      }
+    }
+    const after = await commitBefore(this.#session, this.#read, next(lsn));
+    yield await this.#complete(jobs, columns, after ?? { lsn, time: seen.now }, 1);
+    this.#isInside = false;
+  }
+
+  /** invariant 5: after the last page it is asked again whether anything was discarded meanwhile. */
+  async #complete(
+    jobs: readonly ChangePages[],
+    columns: Columns,
+    end: Captured,
+    transactions: number,
+  ): Promise<ChangePiece> {
+    const state = await readState(this.#session);
+    requireHistory(state, { ...this.#from, lsn: this.#handedOut.lsn });
+    const piece = pieceOf(jobs, this.#position(end), transactions, end.time + state.toUtc);
+    this.#read = end.lsn;
+    return { ...piece, captures: new Captures(state.instances, this.#handedOut.lsn, columns) };
+  }
+
+  /** Of the instances that moved, and of all where one follows another. */
+  async #columns(seen: SourceState & { readonly moved: ReadonlySet<number> }): Promise<Columns> {
+    const pairs = seen.instances.filter((one) =>
+      seen.instances.some((other) => other.id !== one.id && other.sourceId === one.sourceId),
+    );
+    return capturedColumns(this.#session, [...new Set([...seen.moved, ...pairs.map(({ id }) => id)])]);
+  }
+
+  #jobs(seen: Look, columns: Columns, to: Lsn): ChangePages[] {
+    const tables = new Map<number, CaptureInstance[]>();
+    for (const instance of seen.instances)
+      tables.set(instance.sourceId, [...(tables.get(instance.sourceId) ?? []), instance]);
+    const pageBytes = Math.min(MAX_PAGE_BYTES, this.#options.maxBytes / 8);
+    return [...tables.values()].flatMap((instances) =>
+      segmentsOf(chainOf(instances, columns), this.#read, to)
+        .filter(({ instance }) => seen.moved.has(instance.id))
+        .map((segment) => {
+          const rows = new ChangeRows(segment.instance, columns.get(segment.instance.id) ?? []);
+          return new ChangePages(rows, segment, pageBytes);
+        }),
+    );
+  }
+
+  /** Idle progress, when it is due; also where there is none, because who reads does other things between two pieces. */
+  #dueProgress(): ChangePiece | null {
+    if (performance.now() < this.#idleAt + this.#options.idleProgressMs()) return null;
+    const { end, captures } = this.#idle ?? { end: this.#handedOut };
+    const piece = pieceOf([], this.#position(end), 0, null);
+    return captures ? { ...piece, captures } : piece;
+  }
+
+  #handOut(piece: ChangePiece): ChangePiece {
+    if (piece.end !== null) {
+      this.#handedOut = parsePosition(piece.end) ?? this.#handedOut;
+      this.#idle = null;
+      this.#idleAt = performance.now();
+    }
+    return piece;
+  }
+
+  #position(end: Captured) {
+    return formatPosition({ ...this.#from, lsn: end.lsn, time: end.time, beyond: false });
+  }
+}
+
+type Columns = ReadonlyMap<number, readonly CapturedColumn[]>;
+
+/** Takes what the jobs have read. */
+function pieceOf(
+  jobs: readonly ChangePages[],
+  end: ChangePiece['end'],
+  transactions: number,
+  committedAt: number | null,
+): ChangePiece {
+  const taken = jobs.flatMap((job) => job.rows.take() ?? []);
+  return {
+    tables: taken.map(({ changes }) => changes),
+    end,
+    bytes: taken.reduce((sum, { bytes }) => sum + bytes, 0),
+    changes: taken.reduce((sum, { changes }) => sum + changes.ops.length, 0),
+    transactions,
+    committedAt,
+  };
+}
+
+/** The LSN after `lsn`. */
+function next(lsn: Lsn): Lsn {
+  return (BigInt(`0x${lsn}`) + 1n).toString(16).toUpperCase().padStart(20, '0');
+}
+
+/** Things that another look settles. */
+function isPassing(error: unknown): boolean {
+  return hasCode(error, 'DEADLOCK') || errorNumber(error) === INVALID_OBJECT;
+}
+
+/** The numbers' usual meaning is that of a destination. */
+function readError(error: unknown): unknown {
+  if (!(error instanceof SluiceError) || errorNumber(error) !== INVALID_OBJECT) return error;
+  return new SluiceError('CDC_NOT_READY', error.message, { hint: error.hint ?? undefined, cause: error });
+}

@@ -1,0 +1,17 @@
+/** Values of bookkeeping rows as what they are stored for; 64-bit integers arrive as text, bits as booleans. */
+import type { Row } from './connection.ts';
+
+export function textOf(row: Row | undefined, column: string): string | null {
+  const value = row?.[column] ?? null;
+  return value === null ? null : String(value);
+}
+
+export function numberOf(row: Row | undefined, column: string): number | null {
+  const value = row?.[column] ?? null;
+  return value === null ? null : Number(value);
+}
+
+export function flagOf(row: Row | undefined, column: string): boolean {
+  const value = row?.[column];
+  return value === true || value === 1;
+}

@@ -1,0 +1,64 @@
+/** MySQL and MariaDB in the contract suites. What is special to them is tested in test/engines/mysql. */
+import type { EngineDatabase } from '../../src/engines/contract.ts';
+import { quoteIdentifier, quoteTable } from '../../src/engines/mysql/sql.ts';
+import { declare } from '../../src/engines/mysql/types.ts';
+import { engineOf } from '../../src/engines/registry.ts';
+import { createMysqlDatabase, requireMysql, type MysqlUnderTest } from '../support/mysql.ts';
+import { checksumSuite } from './checksum.suite.ts';
+import type { ContractDatabase, EngineUnderTest } from './engine-under-test.ts';
+import { snapshotSuite } from './snapshot.suite.ts';
+
+describe('contract: mysql', () => {
+  let server: MysqlUnderTest | null = null;
+  before(async function () {
+    server = await requireMysql(this);
+  });
+
+  const mysql: EngineUnderTest = {
+    name: 'mysql',
+    database: async (): Promise<ContractDatabase> => {
+      if (!server) throw new Error('no server');
+      const database = await createMysqlDatabase(server, 'contract');
+      const handles: EngineDatabase[] = [];
+      const open = () => {
+        const handle = engineOf(database.url).open({
+          connectionString: database.url,
+          database: null,
+          installation: { uid: 'contract' },
+          applicationName: 'contract',
+        });
+        handles.push(handle);
+        return handle;
+      };
+      return {
+        handle: open(),
+        another: open,
+        schema: '',
+        execute: async (sql) => void (await database.query(sql)),
+        create: (table) => {
+          const columns = table.columns.map(
+            (column) => `${quoteIdentifier(column.name)} ${declare(column.type)}${column.nullable ? '' : ' NOT NULL'}`,
+          );
+          return [`CREATE TABLE ${quoteTable(table.name)} (${columns.join(', ')}, PRIMARY KEY (id))`];
+        },
+        quote: quoteTable,
+        rows: async (table, columns) => {
+          const list = columns.map(
+            (column) => `CAST(${quoteIdentifier(column)} AS CHAR) AS ${quoteIdentifier(column)}`,
+          );
+          const rows = await database.query(`SELECT ${list.join(', ')} FROM ${quoteTable(table)} t ORDER BY t.id`);
+          return rows.map((row) => columns.map((column) => row[column]?.toString() ?? null));
+        },
+        drop: async () => {
+          await Promise.all(handles.map((handle) => handle.close()));
+          await database.drop();
+        },
+      };
+    },
+    // Chunks are ranges of the key: what moves rows is a key that orders otherwise.
+    rewrite: (database, table) => database.execute(`ALTER TABLE ${quoteTable(table)} MODIFY id varchar(20) NOT NULL`),
+  };
+
+  snapshotSuite(mysql);
+  checksumSuite(mysql);
+});

@@ -1,0 +1,373 @@
+/** Values of every native type, as SQL and as the exact cell that a copy and the change stream must both make of them (F30–F34). */
+export interface ValueCase {
+  readonly type: string;
+  /** SQL and the cell; a Buffer for bytes. */
+  readonly values: readonly (readonly [sql: string, cell: string | Buffer])[];
+  /** Where only one of the two servers has the type, or the value. */
+  readonly only?: 'mariadb' | 'mysql';
+}
+
+const ALL_BYTES = Buffer.from(Array.from({ length: 256 }, (_, byte) => byte));
+const hex = (text: string) => Buffer.from(text, 'hex');
+
+export const VALUES: readonly ValueCase[] = [
+  {
+    type: 'tinyint',
+    values: [
+      ['-128', '-128'],
+      ['127', '127'],
+      ['0', '0'],
+    ],
+  },
+  {
+    type: 'tinyint(1)',
+    values: [
+      ['1', '1'],
+      ['-7', '-7'],
+    ],
+  },
+  {
+    type: 'tinyint unsigned',
+    values: [
+      ['255', '255'],
+      ['0', '0'],
+    ],
+  },
+  {
+    type: 'smallint',
+    values: [
+      ['-32768', '-32768'],
+      ['32767', '32767'],
+    ],
+  },
+  { type: 'smallint unsigned', values: [['65535', '65535']] },
+  {
+    type: 'mediumint',
+    values: [
+      ['-8388608', '-8388608'],
+      ['8388607', '8388607'],
+    ],
+  },
+  { type: 'mediumint unsigned', values: [['16777215', '16777215']] },
+  {
+    type: 'int',
+    values: [
+      ['-2147483648', '-2147483648'],
+      ['2147483647', '2147483647'],
+    ],
+  },
+  { type: 'int unsigned', values: [['4294967295', '4294967295']] },
+  {
+    type: 'int(8) unsigned zerofill',
+    values: [
+      ['42', '42'],
+      ['0', '0'],
+    ],
+  },
+  {
+    type: 'bigint',
+    values: [
+      ['-9223372036854775808', '-9223372036854775808'],
+      ['9007199254740993', '9007199254740993'],
+    ],
+  },
+  {
+    type: 'bigint unsigned',
+    values: [
+      ['18446744073709551615', '18446744073709551615'],
+      ['9223372036854775808', '9223372036854775808'],
+    ],
+  },
+  {
+    type: 'decimal(65,30)',
+    values: [
+      [
+        "'-99999999999999999999999999999999999.999999999999999999999999999999'",
+        '-99999999999999999999999999999999999.999999999999999999999999999999',
+      ],
+      ["'0.000000000000000000000000000001'", '0.000000000000000000000000000001'],
+    ],
+  },
+  {
+    type: 'decimal(10,0)',
+    values: [
+      ['-1234567890', '-1234567890'],
+      ['0', '0'],
+    ],
+  },
+  {
+    type: 'decimal(10,2)',
+    values: [
+      ['-0.05', '-0.05'],
+      ['12345678.90', '12345678.90'],
+    ],
+  },
+  { type: 'decimal(10,10)', values: [['0.0123456789', '0.0123456789']] },
+  {
+    type: 'decimal(9,3) unsigned zerofill',
+    values: [
+      ['1.5', '1.500'],
+      ['0', '0.000'],
+    ],
+  },
+  {
+    type: 'float',
+    values: [
+      ['0.1', '0.1'],
+      ['16777217', '1.6777216e+07'],
+      ['-1.5e-42', '-1.5e-42'],
+      ['3.4028234e38', '3.4028235e+38'],
+    ],
+  },
+  {
+    type: 'double',
+    values: [
+      ['0.1', '0.1'],
+      ['1.7976931348623157e308', '1.7976931348623157e+308'],
+      ['2.2250738585072014e-308', '2.2250738585072014e-308'],
+      ['123456789012345680', '1.2345678901234568e+17'],
+    ],
+  },
+  {
+    type: 'bit(1)',
+    values: [
+      ["b'1'", 't'],
+      ["b'0'", 'f'],
+    ],
+  },
+  {
+    type: 'bit(7)',
+    values: [
+      ["b'1010101'", '85'],
+      ["b'0'", '0'],
+    ],
+  },
+  {
+    type: 'bit(64)',
+    values: [
+      ['18446744073709551615', '18446744073709551615'],
+      ['9223372036854775809', '9223372036854775809'],
+    ],
+  },
+  {
+    type: 'year',
+    values: [
+      ['2155', '2155'],
+      ["'0000'", '0'],
+      ['1901', '1901'],
+    ],
+  },
+  {
+    type: 'date',
+    values: [
+      ["'1000-01-01'", '1000-01-01'],
+      ["'9999-12-31'", '9999-12-31'],
+      ["'0000-00-00'", '0000-00-00'],
+      ["'2020-02-00'", '2020-02-00'],
+    ],
+  },
+  {
+    type: 'time(6)',
+    values: [
+      ["'838:59:59'", '838:59:59'],
+      ["'-838:59:58.999999'", '-838:59:58.999999'],
+      ["'-00:00:00.5'", '-00:00:00.5'],
+      ["'23:59:59.000001'", '23:59:59.000001'],
+      ["'00:00:00'", '00:00:00'],
+    ],
+  },
+  {
+    type: 'time',
+    values: [
+      ["'-01:00:00'", '-01:00:00'],
+      ["'100:00:01'", '100:00:01'],
+    ],
+  },
+  {
+    type: 'time(3)',
+    values: [
+      ["'-10:00:00.001'", '-10:00:00.001'],
+      ["'10:00:00.120'", '10:00:00.12'],
+    ],
+  },
+  {
+    type: 'datetime(6)',
+    values: [
+      ["'9999-12-31 23:59:59.999999'", '9999-12-31 23:59:59.999999'],
+      ["'1000-01-01 00:00:00.000001'", '1000-01-01 00:00:00.000001'],
+      ["'0000-00-00 00:00:00'", '0000-00-00 00:00:00'],
+      ["'2024-03-31 02:30:00.5'", '2024-03-31 02:30:00.5'],
+    ],
+  },
+  {
+    type: 'datetime',
+    values: [
+      ["'2024-10-27 02:30:00'", '2024-10-27 02:30:00'],
+      ["'2020-10-10 10:10:10'", '2020-10-10 10:10:10'],
+    ],
+  },
+  { type: 'datetime(2)', values: [["'2020-01-01 00:00:00.10'", '2020-01-01 00:00:00.1']] },
+  {
+    type: 'timestamp(6)',
+    values: [
+      ["'2038-01-19 03:14:07.999999'", '2038-01-19 03:14:07.999999+00'],
+      ["'1970-01-01 00:00:01'", '1970-01-01 00:00:01+00'],
+      ["'2024-03-31 01:30:00.25'", '2024-03-31 01:30:00.25+00'],
+      ["'0000-00-00 00:00:00'", '0000-00-00 00:00:00+00'],
+    ],
+  },
+  { type: 'timestamp', values: [["'2000-01-01 00:00:00'", '2000-01-01 00:00:00+00']] },
+  {
+    type: 'varchar(200)',
+    values: [
+      ["''", ''],
+      ["'NULL'", 'NULL'],
+      ["'\\N'", '\\N'],
+      ["X'0008090A0D1A5C2722'", '\0\b\t\n\r\x1a\\\'"'],
+      ["'😀 é e\u0301 中'", '😀 é e\u0301 中'],
+      ["'blanks  '", 'blanks  '],
+    ],
+  },
+  {
+    type: 'varchar(300) CHARACTER SET latin1',
+    values: [
+      ["'äÿ€'", 'äÿ€'],
+      ["''", ''],
+    ],
+  },
+  { type: 'varchar(100) CHARACTER SET utf8mb3', values: [["'中é'", '中é']] },
+  {
+    type: 'char(10)',
+    values: [
+      ["'ab'", 'ab'],
+      ["''", ''],
+      ["'é中😀'", 'é中😀'],
+    ],
+  },
+  { type: 'char(10) CHARACTER SET utf16', values: [["'é中😀'", 'é中😀']] },
+  { type: 'char(255)', values: [["REPEAT('😀', 255)", '😀'.repeat(255)]] },
+  { type: 'tinytext', values: [["'t'", 't']] },
+  { type: 'text', values: [["REPEAT('é', 30000)", 'é'.repeat(30_000)]] },
+  { type: 'mediumtext CHARACTER SET latin1', values: [["'ü'", 'ü']] },
+  {
+    type: 'longtext',
+    values: [
+      ["'long'", 'long'],
+      ["''", ''],
+    ],
+  },
+  {
+    type: 'binary(4)',
+    values: [
+      ["X'0102'", hex('01020000')],
+      ["X'00000000'", hex('00000000')],
+      ["X'20202020'", hex('20202020')],
+    ],
+  },
+  {
+    type: 'varbinary(300)',
+    values: [
+      [`X'${ALL_BYTES.toString('hex')}'`, ALL_BYTES],
+      ["X''", Buffer.alloc(0)],
+      ["X'0000'", hex('0000')],
+    ],
+  },
+  { type: 'tinyblob', values: [["X'FF00'", hex('ff00')]] },
+  {
+    type: 'blob',
+    values: [
+      ["X'00'", hex('00')],
+      ["REPEAT(X'FE', 60000)", Buffer.alloc(60_000, 0xfe)],
+    ],
+  },
+  { type: 'mediumblob', values: [["REPEAT(X'01', 70000)", Buffer.alloc(70_000, 1)]] },
+  { type: 'longblob', values: [["X''", Buffer.alloc(0)]] },
+  {
+    type: "enum('a','it''s','ü','')",
+    values: [
+      ["'it''s'", "it's"],
+      ["'ü'", 'ü'],
+      ["''", ''],
+    ],
+  },
+  {
+    type: "set('x','y','z w')",
+    values: [
+      ["'z w,x'", 'x,z w'],
+      ["''", ''],
+    ],
+  },
+  {
+    type: 'json',
+    values: [
+      ['\'{"a": [1, null, "é😀"], "b": 1.5}\'', '{"a": [1, null, "é😀"], "b": 1.5}'],
+      ["'[]'", '[]'],
+    ],
+  },
+  { type: 'json', only: 'mariadb', values: [['\'{ "kept" :  1,"kept":2 }\'', '{ "kept" :  1,"kept":2 }']] },
+  {
+    type: 'geometry',
+    values: [["ST_GeomFromText('POINT(1 2)')", hex('0101000000000000000000f03f0000000000000040')]],
+  },
+  {
+    type: 'geometry',
+    only: 'mariadb',
+    values: [["ST_GeomFromText('POINT(1 2)', 4711)", hex('010100002067120000000000000000f03f0000000000000040')]],
+  },
+  {
+    type: 'linestring',
+    values: [
+      [
+        "ST_GeomFromText('LINESTRING(0 0, 1 1)')",
+        hex('0102000000020000000000000000000000' + '0000000000000000' + '000000000000f03f000000000000f03f'),
+      ],
+    ],
+  },
+  {
+    type: 'uuid',
+    only: 'mariadb',
+    values: [
+      ["'01234567-89AB-7CDE-8F01-23456789ABCD'", '01234567-89ab-7cde-8f01-23456789abcd'],
+      ["'00000000-0000-0000-0000-000000000000'", '00000000-0000-0000-0000-000000000000'],
+    ],
+  },
+  {
+    type: 'inet6',
+    only: 'mariadb',
+    values: [
+      ["'::1'", '::1'],
+      ["'2001:db8::ff00:42:8329'", '2001:db8::ff00:42:8329'],
+    ],
+  },
+  { type: 'inet4', only: 'mariadb', values: [["'192.0.2.1'", '192.0.2.1']] },
+];
+
+export function casesFor(isMariaDb: boolean): ValueCase[] {
+  return VALUES.filter((one) => one.only === undefined || (one.only === 'mariadb') === isMariaDb);
+}
+
+/** Row r has the r-th value of every type, the last row is NULL throughout. */
+export function valueTable(
+  cases: readonly ValueCase[],
+  table: string,
+): { create: string; insert: string; rows: (string | Buffer | null)[][] } {
+  const rows = Math.max(...cases.map((one) => one.values.length)) + 1;
+  const columns = cases.map((one, i) => `c${i} ${one.type} NULL`);
+  const lines: string[] = [];
+  const expected: (string | Buffer | null)[][] = [];
+  for (let r = 0; r < rows; r++) {
+    lines.push(`(${[r, ...cases.map((one) => one.values[r]?.[0] ?? 'NULL')].join(', ')})`);
+    expected.push([String(r), ...cases.map((one) => one.values[r]?.[1] ?? null)]);
+  }
+  return {
+    create: `CREATE TABLE ${table} (id int PRIMARY KEY, ${columns.join(', ')}) CHARACTER SET utf8mb4`,
+    insert: `INSERT INTO ${table} VALUES ${lines.join(',\n')}`,
+    rows: expected,
+  };
+}
+
+/** A cell for messages and comparisons: bytes as hex. */
+export function shown(cell: string | Uint8Array | null | undefined): string | null {
+  if (cell === null || cell === undefined) return null;
+  return typeof cell === 'string' ? cell : `0x${Buffer.from(cell).toString('hex')}`;
+}

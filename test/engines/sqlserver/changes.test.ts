@@ -1,0 +1,155 @@
+import { expect } from 'chai';
+import type { ChangePiece } from '../../../src/model/changes.ts';
+import type { SqlServerChanges } from '../../../src/engines/sqlserver/changes.ts';
+import { createSqlServerDatabase, requireSqlServer, type SqlServerTestDatabase } from '../../support/sqlserver.ts';
+import { changesOf, follow, shown, STREAM, type Following } from './change-support.ts';
+
+describe('SQL Server change stream', () => {
+  let database: SqlServerTestDatabase;
+  let changes: SqlServerChanges;
+  let following: Following | null;
+
+  before(async function () {
+    await requireSqlServer(this);
+  });
+  beforeEach(async function () {
+    this.timeout(30_000);
+    database = await createSqlServerDatabase(await requireSqlServer(this));
+    changes = changesOf(database);
+    following = null;
+    await database.enableCdc();
+  });
+  afterEach(async () => {
+    await following?.reader.stop();
+    await database.drop();
+  });
+
+  const start = async () => (await changes.prepare(STREAM)).start;
+  const ends = (pieces: readonly ChangePiece[]) => pieces.flatMap(({ end }) => end ?? []);
+
+  it('inserts, updates and deletes, with exact values', async () => {
+    await database.query('CREATE TABLE dbo.t (id int NOT NULL PRIMARY KEY, v nvarchar(20), d decimal(38,10), m money)');
+    await database.captureTable('dbo', 't');
+    const from = await start();
+    await database.query(
+      `INSERT INTO dbo.t VALUES (1, N'ä', 1234567890123456789012345678.0123456789, 1.5), (2, NULL, NULL, NULL)`,
+    );
+    await database.query(`UPDATE dbo.t SET v = N'b' WHERE id = 1`);
+    await database.query('DELETE FROM dbo.t WHERE id = 2');
+    following = await follow(changes, from);
+    const seen = await following.changes(4);
+    expect(shown(seen)).to.deep.equal([
+      'I:1,ä,1234567890123456789012345678.0123456789,1.5000',
+      'I:2,null,null,null',
+      'U:1,b,1234567890123456789012345678.0123456789,1.5000',
+      'D:2,~,~,~',
+    ]);
+    expect(seen.at(-1)?.committedAt).to.be.closeTo(Date.now(), 30_000);
+    expect(changes.compare(ends(seen).at(-1) ?? from, from)).to.equal('after');
+  });
+
+  it('F20: keys that change, and two rows that swap keys, are deletes of the old keys and inserts of the new', async () => {
+    await database.query('CREATE TABLE dbo.t (id int NOT NULL PRIMARY KEY, v nvarchar(20))');
+    await database.captureTable('dbo', 't');
+    await database.query(`INSERT INTO dbo.t VALUES (1, N'a'), (2, N'b')`);
+    const from = await start();
+    following = await follow(changes, from);
+    await database.query('UPDATE dbo.t SET id = 3 - id');
+    const seen = shown(await following.changes(4)).filter((each) => !/^I:[12],[ab]$/.test(each) || each !== '');
+    expect(seen.slice(-4)).to.deep.equal(['D:1,~', 'D:2,~', 'I:2,a', 'I:1,b']);
+  });
+
+  it('F20: a change of another unique key than the primary one carries the old key', async () => {
+    await database.query('CREATE TABLE dbo.t (id int NOT NULL PRIMARY KEY, code nvarchar(20) NOT NULL UNIQUE, v int)');
+    await database.captureTable('dbo', 't');
+    const from = await start();
+    await database.query(`INSERT INTO dbo.t VALUES (1, N'a', 1)`);
+    await database.query(`UPDATE dbo.t SET code = N'b' WHERE id = 1`);
+    following = await follow(changes, from);
+    expect(shown(await following.changes(2))).to.deep.equal(['I:1,a,1', 'U:1,a,~>1,b,1']);
+  });
+
+  it('F21: insert, update, delete and insert of one key stay in order within a transaction', async () => {
+    await database.query('CREATE TABLE dbo.t (id int NOT NULL PRIMARY KEY, v int)');
+    await database.captureTable('dbo', 't');
+    const from = await start();
+    await database.query(
+      'BEGIN TRANSACTION; INSERT INTO dbo.t VALUES (1, 1); UPDATE dbo.t SET v = 2; DELETE FROM dbo.t; INSERT INTO dbo.t VALUES (1, 3); COMMIT',
+    );
+    following = await follow(changes, from);
+    const seen = await following.changes(4);
+    expect(shown(seen)).to.deep.equal(['I:1,1', 'U:1,2', 'D:1,~', 'I:1,3']);
+    expect(seen.filter((piece) => piece.changes > 0)).to.have.length(1);
+  });
+
+  it('F22: a large value that did not change is never NULL; one that became NULL is', async () => {
+    await database.query(
+      'CREATE TABLE dbo.t (id int NOT NULL PRIMARY KEY, v int, big nvarchar(max), old ntext, bin varbinary(max))',
+    );
+    await database.captureTable('dbo', 't');
+    const from = await start();
+    await database.query(`INSERT INTO dbo.t VALUES (1, 1, N'big', N'old', 0x61), (2, 1, NULL, NULL, NULL)`);
+    await database.query('UPDATE dbo.t SET v = 2');
+    await database.query('UPDATE dbo.t SET big = NULL WHERE id = 1');
+    following = await follow(changes, from);
+    const seen = shown(await following.changes(5)).slice(2);
+    expect(seen).to.deep.equal(['U:1,2,big,old,a', 'U:2,2,~,~,~', 'U:1,2,null,old,a']);
+  });
+
+  it('pieces end where transactions end, across tables, and never reach across a break', async () => {
+    await database.query(
+      'CREATE TABLE dbo.a (id int NOT NULL PRIMARY KEY); CREATE TABLE dbo.b (id int NOT NULL PRIMARY KEY)',
+    );
+    await database.captureTable('dbo', 'a');
+    await database.captureTable('dbo', 'b');
+    const from = await start();
+    const twice = (id: number) =>
+      database.query(`BEGIN TRANSACTION; INSERT INTO dbo.a VALUES (${id}); INSERT INTO dbo.b VALUES (${id}); COMMIT`);
+    for (const id of [1, 2, 3]) await twice(id);
+    following = await follow(changes, from, { maxChanges: 1 });
+    const single = (await following.changes(6)).filter((piece) => piece.changes > 0);
+    for (const piece of single) expect(piece.tables.map(({ ops }) => ops.length)[0]).to.equal(piece.changes / 2);
+    await following.reader.stop();
+    const [first, second] = ends(single);
+    if (!first || !second) throw new Error('all three came at once');
+    following = await follow(changes, from, { breakAt: [second] });
+    const broken = ends(await following.changes(6));
+    expect(broken).to.include(second);
+  });
+
+  it('F43: a transaction larger than may be held comes in parts; the others around it stay whole', async () => {
+    await database.query(
+      'CREATE TABLE dbo.a (id int NOT NULL PRIMARY KEY, v nvarchar(2000)); CREATE TABLE dbo.b (id int NOT NULL PRIMARY KEY)',
+    );
+    await database.captureTable('dbo', 'a');
+    await database.captureTable('dbo', 'b');
+    const from = await start();
+    await database.query(`INSERT INTO dbo.a VALUES (0, N'before')`);
+    const rows = Array.from({ length: 300 }, (_, i) => `(${i + 1}, REPLICATE(N'x', 1000))`).join(', ');
+    await database.query(`BEGIN TRANSACTION; INSERT INTO dbo.a VALUES ${rows}; INSERT INTO dbo.b VALUES (1); COMMIT`);
+    await database.query('INSERT INTO dbo.b VALUES (2)');
+    following = await follow(changes, from, { maxBytes: 64 * 1024 });
+    const seen = await following.changes(303);
+    const parts = seen.filter(({ end }) => end === null);
+    expect(parts.length).to.be.greaterThan(2);
+    for (const { bytes } of seen) expect(bytes).to.be.lessThan(64 * 1024);
+    const all = shown(seen);
+    expect(all[0]).to.equal('I:0,before');
+    expect(all.slice(1, 301).map((each) => each.split(',')[0])).to.deep.equal(
+      Array.from({ length: 300 }, (_, i) => `I:${i + 1}`),
+    );
+    expect(all.slice(301)).to.deep.equal(['I:1', 'I:2']);
+    // Both of its tables come before its end.
+    const finished = seen.findIndex(({ end, changes: count }, i) => i > 0 && end !== null && count > 0);
+    expect(shown(seen.slice(0, finished + 1))).to.include('I:1');
+  });
+
+  it('F12: idle rows move the position on, up to the end that was named', async () => {
+    await database.query('CREATE TABLE dbo.t (id int NOT NULL PRIMARY KEY)');
+    await database.captureTable('dbo', 't');
+    following = await follow(changes, await start());
+    const end = await changes.end();
+    const seen = await following.until((all) => ends(all).some((each) => changes.compare(each, end) !== 'before'));
+    expect(shown(seen)).to.deep.equal([]);
+  });
+});
