@@ -2,9 +2,10 @@
 import { SluiceError } from '../model/errors.ts';
 import { ControlContext, type ControlDialect, type ControlOptions } from './context.ts';
 import { postgresDialect } from './dialects/postgres.ts';
+import { sqlserverDialect } from './dialects/sqlserver.ts';
 import { resolveSecrets } from './secrets.ts';
 
-const DIALECTS: readonly ControlDialect[] = [postgresDialect];
+const DIALECTS: readonly ControlDialect[] = [postgresDialect, sqlserverDialect];
 
 export const DEFAULT_CONTROL_DATABASE = 'sluice';
 
@@ -27,7 +28,9 @@ export async function openContext(options: Partial<ControlOptions> & { url: stri
 
 function dialectOf(url: string): ControlDialect {
   const scheme = /^\s*([a-z][a-z0-9+.-]*):\/\//i.exec(url)?.[1]?.toLowerCase();
-  const found = DIALECTS.find((dialect) => scheme !== undefined && dialect.schemes.includes(scheme));
+  const found = DIALECTS.find(
+    (dialect) => (scheme !== undefined && dialect.schemes.includes(scheme)) || dialect.understands?.(url),
+  );
   if (found) return found;
   const known = DIALECTS.flatMap((dialect) => dialect.schemes.map((each) => `${each}://`)).join(', ');
   throw new SluiceError(

@@ -2,8 +2,11 @@
  * What every part of the control database shares: the query builder, the engine's dialect, and one way to turn a driver's
  * error into ours. The parts say *what* in knex; what differs between engines is asked of the dialect.
  */
+import { setTimeout as pause } from 'node:timers/promises';
 import type { Knex } from 'knex';
 import type { SluiceError } from '../model/errors.ts';
+
+const DEADLOCK_ATTEMPTS = 5;
 
 /** A pool or a transaction: both build queries. */
 export type Queries = Knex;
@@ -13,6 +16,8 @@ export interface ControlDialect {
   readonly name: string;
   /** URL schemes it answers for, without `://`. */
   readonly schemes: readonly string[];
+  /** Connection strings that are no URLs, where the engine has them. */
+  understands?(url: string): boolean;
   /** Opens a pool on `database`; creates the database when it is missing and the login may. */
   open(options: ControlOptions): Promise<Knex>;
   /** A driver's error as ours; `doing` completes "could not …". Never throws, never repeats a secret or a bound value. */
@@ -36,13 +41,20 @@ export interface ControlDialect {
    */
   fingerprints(queries: Queries): Promise<{ plan: string; config: string; minReaderVersion: number }>;
   /**
-   * Updates many rows of mapping_state in one statement: adds to totals, replaces the rest where given. Rows of unknown
+   * Updates many rows of mapping_state in few statements: adds to totals, replaces the rest where given. Rows of unknown
    * mappings are left out.
    */
   addCounters(queries: Queries, rows: readonly CounterRow[]): Promise<void>;
+  /**
+   * The rows of `query`, each locked until the end of the transaction, as they are once whoever held them let go.
+   * `column` is any of the table's that may be written; it keeps its value.
+   */
+  lockRows<T>(queries: Queries, query: Knex.QueryBuilder, column: string): Promise<T[]>;
+  /** Inserts rows that all have the same columns, in statements as large as the engine takes. */
+  insertRows(queries: Queries, table: string, rows: readonly Record<string, unknown>[]): Promise<void>;
   /** Copies what a person sees of the stream into `table_mappings`, where it differs. */
   refreshDisplay(queries: Queries): Promise<void>;
-  /** Inserts those rows that `unique` does not hold yet, in one statement; resolves to how many were new. */
+  /** Inserts those rows that `unique` does not hold yet, in few statements; resolves to how many were new. */
   insertMissing(
     queries: Queries,
     table: string,
@@ -98,12 +110,19 @@ export class ControlContext {
     this.dialect = dialect;
   }
 
-  /** Runs `work`; rejects with SluiceError only. */
+  /**
+   * Runs `work`; rejects with SluiceError only. The victim of a deadlock has written nothing (or, outside of a
+   * transaction, what may be written again): it is run again, a few times.
+   */
   async run<T>(doing: string, work: (queries: Queries) => Promise<T>): Promise<T> {
-    try {
-      return await work(this.knex);
-    } catch (error) {
-      throw this.dialect.classify(error, doing);
+    for (let attempt = 1; ; attempt++) {
+      try {
+        return await work(this.knex);
+      } catch (error) {
+        const classified = this.dialect.classify(error, doing);
+        if (classified.code !== 'DEADLOCK' || attempt === DEADLOCK_ATTEMPTS) throw classified;
+        await pause(Math.random() * 50 * attempt);
+      }
     }
   }
 

@@ -54,7 +54,7 @@ export interface DeadLetter {
   readonly values?: Readonly<Record<string, Cell>>;
 }
 
-/** Rows per statement: a statement takes 65,535 parameters at most (2,100 on SQL Server, which splits further). */
+/** Rows per statement. */
 const CHUNK = 500;
 
 export class Journal {
@@ -76,7 +76,11 @@ export class Journal {
       error_code: line.errorCode ?? null,
       details: line.details === undefined ? null : storable(line.details),
     }));
-    await this.#insertAll('write to sync_logs', 'sync_logs', rows);
+    for (let at = 0; at < rows.length; at += CHUNK) {
+      await this.#context.run('write to sync_logs', (queries) =>
+        this.#context.dialect.insertRows(queries, 'sync_logs', rows.slice(at, at + CHUNK)),
+      );
+    }
   }
 
   /**
@@ -119,8 +123,26 @@ export class Journal {
     return this.#context.run('resolve errors', async (queries) => {
       const query = queries('error_logs').where({ [column]: id, is_resolved: 0 });
       if (type !== undefined) void query.where('error_type', type);
-      return query.update({ is_resolved: 1, resolved_at: this.#context.now(queries) });
+      const resolved = (await query
+        .update({ is_resolved: 1, resolved_at: this.#context.now(queries) })
+        .returning('error_id')) as unknown[];
+      return resolved.length;
     });
+  }
+
+  /** Rows of `config` that are right now (or gone): all errors about them but those that still stand. Writes nothing when there are none. */
+  async resolveSettings(still: readonly SluiceError[]): Promise<number> {
+    return this.#context.run('resolve errors', (queries) =>
+      queries('error_logs')
+        .where({ error_code: 'CONFIG_INVALID', is_resolved: 0 })
+        .whereNull('mapping_id')
+        .whereNull('server_id')
+        .whereNotIn(
+          'error_message',
+          still.map((error) => storable(error.message)),
+        )
+        .update({ is_resolved: 1, resolved_at: this.#context.now(queries) }),
+    );
   }
 
   /** Records a verification with the keys that differ, and shows it in `mapping_state`; all or nothing. */
@@ -151,8 +173,7 @@ export class Journal {
         kind,
         key_text: keyText(key),
       }));
-      for (let at = 0; at < keys.length; at += CHUNK)
-        await queries('verification_mismatches').insert(keys.slice(at, at + CHUNK));
+      await this.#context.dialect.insertRows(queries, 'verification_mismatches', keys);
       await queries('mapping_state')
         .where('mapping_uid', found.mappingUid)
         .update({ last_verified_at: now, verification_status: found.status });
@@ -208,11 +229,6 @@ export class Journal {
     );
     return Number((row as { rows: string } | undefined)?.rows ?? 0);
   }
-
-  async #insertAll(doing: string, table: string, rows: readonly Record<string, unknown>[]): Promise<void> {
-    for (let at = 0; at < rows.length; at += CHUNK)
-      await this.#context.run(doing, (queries) => queries(table).insert(rows.slice(at, at + CHUNK)));
-  }
 }
 
 /** A key as people and `repaired` read it: a JSON array with one text per column; bytes in hex after `\x`. */
@@ -220,8 +236,10 @@ export function keyText(key: readonly Cell[]): string {
   return JSON.stringify(key.map((cell) => (cell instanceof Uint8Array ? hex(cell) : cell)));
 }
 
-function textOfBytes(_name: string, value: unknown): unknown {
-  return value instanceof Uint8Array ? hex(value) : value;
+/** JSON.stringify hands over what `toJSON` made of a Buffer, and has the Buffer as a property of `this` only. */
+function textOfBytes(this: unknown, name: string, value: unknown): unknown {
+  const given = (this as Readonly<Record<string, unknown>>)[name];
+  return given instanceof Uint8Array ? hex(given) : value;
 }
 
 function hex(bytes: Uint8Array): string {

@@ -95,27 +95,45 @@ export class MappingStates {
    * error, the retry and the attempts unless the details say otherwise.
    */
   async set(mappingUid: string, state: MappingStateName, details: StateDetails = {}): Promise<boolean> {
-    return this.#context.transaction('write the state of a mapping', async (queries) => {
-      const row = await queries<StoredRow>(TABLE).where('mapping_uid', mappingUid).forUpdate().first();
+    const doing = 'write the state of a mapping';
+    const found = await this.#context.run(doing, (queries) =>
+      queries<StoredRow>(TABLE).where('mapping_uid', mappingUid),
+    );
+    // Nearly always nothing differs: then nothing is locked either.
+    if (found.every((row) => this.#changeOf(this.#context.knex, row, state, details) === null)) return false;
+    return this.#context.transaction(doing, async (queries) => {
+      const query = queries(TABLE).where('mapping_uid', mappingUid);
+      const [row] = await this.#context.dialect.lockRows<StoredRow>(queries, query, 'state');
       if (!row) return false; // cleaned up by somebody meanwhile
-      const moves = row.state !== state;
-      if (moves && !TRANSITIONS[row.state].includes(state)) {
-        throw new SluiceError('INTERNAL', `mapping ${row.mapping_id} cannot go from ${row.state} to ${state}`);
-      }
-      const healthy = moves && (state === 'new' || state === 'copying' || state === 'streaming' || state === 'idle');
-      const wanted = healthy ? { error: null, retryInSeconds: null, attempts: 0, ...details } : details;
-      const change: Record<string, unknown> = {};
-      for (const [column, value] of columnsOf(wanted)) if (row[column] !== value) change[column] = value;
-      if (moves) Object.assign(change, { state, state_since: this.#context.now(queries) });
-      if (wanted.retryInSeconds === null && row.retry_at !== null) change['retry_at'] = null;
-      if (typeof wanted.retryInSeconds === 'number')
-        change['retry_at'] = this.#context.dialect.inSeconds(queries, wanted.retryInSeconds);
-      if (Object.keys(change).length === 0) return false;
+      const change = this.#changeOf(queries, row, state, details);
+      if (change === null) return false;
       await queries(TABLE)
         .where('mapping_uid', mappingUid)
         .update({ ...change, updated_at: this.#context.now(queries) });
       return true;
     });
+  }
+
+  /** The columns to write; null: the row is as wanted. */
+  #changeOf(
+    queries: Queries,
+    row: StoredRow,
+    state: MappingStateName,
+    details: StateDetails,
+  ): Record<string, unknown> | null {
+    const moves = row.state !== state;
+    if (moves && !TRANSITIONS[row.state].includes(state)) {
+      throw new SluiceError('INTERNAL', `mapping ${row.mapping_id} cannot go from ${row.state} to ${state}`);
+    }
+    const healthy = moves && (state === 'new' || state === 'copying' || state === 'streaming' || state === 'idle');
+    const wanted = healthy ? { error: null, retryInSeconds: null, attempts: 0, ...details } : details;
+    const change: Record<string, unknown> = {};
+    for (const [column, value] of columnsOf(wanted)) if (row[column] !== value) change[column] = value;
+    if (moves) Object.assign(change, { state, state_since: this.#context.now(queries) });
+    if (wanted.retryInSeconds === null && row.retry_at !== null) change['retry_at'] = null;
+    if (typeof wanted.retryInSeconds === 'number')
+      change['retry_at'] = this.#context.dialect.inSeconds(queries, wanted.retryInSeconds);
+    return Object.keys(change).length === 0 ? null : change;
   }
 
   /** Why changes of mappings that are served do not arrive; their state stays. One statement per 1000. */

@@ -12,6 +12,7 @@
  *   - finished                              → the flag goes back to 0 only if its flip is still the one served.
  * A request from elsewhere (CLI, API, trigger column) during a run makes the one that waits.
  */
+import type { Knex } from 'knex';
 import type { ControlContext, Queries } from './context.ts';
 import { insertedId } from './context.ts';
 import {
@@ -48,7 +49,7 @@ export class Requests {
     const doing = `request a full sync of mapping ${mappingId}`;
     for (;;) {
       const waiting = await this.#context.transaction(doing, async (queries) => {
-        const found = await queued(queries, mappingUid).forUpdate().first('request_id', 'reason', 'is_confirmed');
+        const [found] = await this.#lock(queries, queued(queries, mappingUid));
         // Asked for from two sides: clearing the flag must not cancel what the other side wants.
         const change = {
           ...(confirmed && found?.is_confirmed === 0 ? { is_confirmed: 1 } : {}),
@@ -127,10 +128,10 @@ export class Requests {
    */
   async claim(mappingUid: string, owner: string): Promise<{ request: FullSyncRequest; resumed: boolean } | null> {
     return this.#context.transaction('claim a full sync request', async (queries) => {
-      const open = await queries<RequestRow>(TABLE)
-        .where('mapping_uid', mappingUid)
-        .whereIn('status', ['queued', 'running'])
-        .forUpdate();
+      const open = await this.#lock(
+        queries,
+        queries(TABLE).where('mapping_uid', mappingUid).whereIn('status', ['queued', 'running']),
+      );
       const running = open.find((row) => row.status === 'running');
       const next = running ?? open.find((row) => row.status === 'queued' && row.is_confirmed === 1);
       if (!next) return null;
@@ -149,7 +150,7 @@ export class Requests {
    */
   async finish(requestId: number, result: FinishedRequest): Promise<void> {
     await this.#context.transaction(`finish full sync request ${requestId}`, async (queries) => {
-      const row = await queries<RequestRow>(TABLE).where('request_id', requestId).forUpdate().first();
+      const [row] = await this.#lock(queries, queries(TABLE).where('request_id', requestId));
       if (!row) return;
       const before: RequestStatus[] =
         result.outcome === 'completed' ? ['queued', 'running', 'cancelled', 'failed'] : ['queued', 'running'];
@@ -173,13 +174,13 @@ export class Requests {
     });
   }
 
-  /** Cancels what is open for a mapping, from the CLI or the API. The copier sees it by `isRunning`. */
-  async cancel(mappingUid: string): Promise<number[]> {
+  /** Cancels what is open for a mapping (or only what runs). The copier sees it by `isRunning`. */
+  async cancel(mappingUid: string, statuses: readonly RequestStatus[] = ['queued', 'running']): Promise<number[]> {
     return this.#context.transaction('cancel full sync requests', async (queries) => {
-      const open = await queries<RequestRow>(TABLE)
-        .where('mapping_uid', mappingUid)
-        .whereIn('status', ['queued', 'running'])
-        .forUpdate();
+      const open = await this.#lock(
+        queries,
+        queries(TABLE).where('mapping_uid', mappingUid).whereIn('status', statuses),
+      );
       await this.#setCancelled(queries, open);
       for (const row of open) await clearFlag(queries, row);
       return open.map((row) => Number(row.request_id));
@@ -224,18 +225,24 @@ export class Requests {
   }
 
   async #cancelCleared(queries: Queries): Promise<number[]> {
-    const cleared = await queries<RequestRow>(TABLE)
-      .where('reason', 'flag')
-      .whereIn('status', ['queued', 'running'])
-      .whereExists(
-        queries('table_mappings as m')
-          .select('m.mapping_id')
-          .whereRaw('m.mapping_uid = full_sync_requests.mapping_uid')
-          .where('m.is_full_sync', 0),
-      )
-      .forUpdate();
+    const cleared = await this.#lock(
+      queries,
+      queries(TABLE)
+        .where('reason', 'flag')
+        .whereIn('status', ['queued', 'running'])
+        .whereExists(
+          queries('table_mappings as m')
+            .select('m.mapping_id')
+            .whereRaw('m.mapping_uid = full_sync_requests.mapping_uid')
+            .where('m.is_full_sync', 0),
+        ),
+    );
     await this.#setCancelled(queries, cleared);
     return cleared.map((row) => Number(row.request_id));
+  }
+
+  #lock(queries: Queries, query: Knex.QueryBuilder): Promise<RequestRow[]> {
+    return this.#context.dialect.lockRows<RequestRow>(queries, query, 'status');
   }
 
   async #setCancelled(queries: Queries, rows: readonly RequestRow[]): Promise<void> {
@@ -250,7 +257,7 @@ export class Requests {
 }
 
 function queued(queries: Queries, mappingUid: string) {
-  return queries<RequestRow>(TABLE).where({ mapping_uid: mappingUid, status: 'queued' });
+  return queries(TABLE).where({ mapping_uid: mappingUid, status: 'queued' });
 }
 
 /** Enabled mappings whose flag is 1 for a flip that no request serves. */

@@ -1,12 +1,14 @@
 import { expect } from 'chai';
 import { thisProcess, type ControlDatabase } from '../../src/control/index.ts';
-import { createControl, type TestControl } from './support.ts';
+import { onControlServers } from './servers.ts';
+import { createControl, dropKept, type TestControl } from './support.ts';
 
-describe('control: leases and epochs', () => {
+onControlServers('control: leases and epochs', (server) => {
+  after(() => dropKept(server));
   let test: TestControl;
   const realNow = Date.now;
   beforeEach(async () => {
-    test = await createControl();
+    test = await createControl(server);
   });
   afterEach(async () => {
     Date.now = realNow;
@@ -14,7 +16,7 @@ describe('control: leases and epochs', () => {
   });
   /** As if that much time had passed for the database. */
   const age = (seconds: number) =>
-    test.query(`UPDATE leases SET expires_at = expires_at - $1 * interval '1 second'`, [seconds]);
+    test.query(`UPDATE leases SET expires_at = ${server.sql.shift('expires_at', -seconds)}`);
 
   it('F50 ten processes ask at once: one gets it, every time', async () => {
     const processes: ControlDatabase[] = await Promise.all(Array.from({ length: 10 }, () => test.second()));
@@ -47,13 +49,13 @@ describe('control: leases and epochs', () => {
     const owner = thisProcess();
     const { leases } = test.control;
     for (const key of ['a', 'b', 'c']) await leases.acquire(key, owner, 15);
-    await test.query(`UPDATE leases SET expires_at = expires_at - interval '1 minute' WHERE lease_key = 'b'`);
+    await test.query(`UPDATE leases SET expires_at = ${server.sql.shift('expires_at', -60)} WHERE lease_key = 'b'`);
     const kept = await leases.renew(['a', 'b', 'c', 'never'], owner, 30);
     expect(kept.map((lease) => lease.key).sort()).to.deep.equal(['a', 'c']);
-    const [row] = await test.query<{ left: string }>(
-      `SELECT extract(epoch FROM expires_at - clock_timestamp()) AS left FROM leases WHERE lease_key = 'a'`,
+    const [row] = await test.query<{ seconds_left: string | number }>(
+      `SELECT ${server.sql.secondsUntil('expires_at')} AS seconds_left FROM leases WHERE lease_key = 'a'`,
     );
-    expect(Number(row?.left)).to.be.within(25, 30);
+    expect(Number(row?.seconds_left)).to.be.within(25, 30);
     await leases.releaseAll(owner);
     expect(await leases.list()).to.deep.equal([]);
   });
@@ -78,11 +80,11 @@ describe('control: leases and epochs', () => {
     const asked = performance.now();
     const lease = await test.control.leases.acquire('k', thisProcess(), 15);
     expect(lease?.validUntil).to.be.within(asked + 15_000, performance.now() + 15_000);
-    const [row] = await test.query<{ left: string }>(
-      `SELECT extract(epoch FROM expires_at - clock_timestamp()) * 1000 AS left FROM leases`,
+    const [row] = await test.query<{ seconds_left: string | number }>(
+      `SELECT ${server.sql.secondsUntil('expires_at')} AS seconds_left FROM leases`,
     );
     const believed = (lease?.validUntil ?? Infinity) - performance.now();
-    expect(believed).to.be.below(Number(row?.left) + 1);
+    expect(believed).to.be.below(Number(row?.seconds_left) * 1000 + 1);
   });
 
   it('draws every epoch once, above the one stored at the destination, from many processes', async () => {

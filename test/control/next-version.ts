@@ -5,7 +5,8 @@ export const NEXT_VERSION: Migration = {
   version: 2,
   name: '0002_next',
   up: async (queries) => {
-    await queries.raw('ALTER TABLE table_mappings ADD COLUMN next_column integer NOT NULL DEFAULT 7');
+    const word = (queries.client as { dialect: string }).dialect === 'mssql' ? 'ADD' : 'ADD COLUMN';
+    await queries.raw(`ALTER TABLE table_mappings ${word} next_column integer NOT NULL DEFAULT 7`);
     await queries.raw('CREATE TABLE next_table (id integer PRIMARY KEY)');
   },
 };

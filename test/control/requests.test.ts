@@ -1,13 +1,15 @@
 import { expect } from 'chai';
-import { createControl, type TestControl } from './support.ts';
+import { onControlServers } from './servers.ts';
+import { createControl, dropKept, type TestControl } from './support.ts';
 
-describe('control: requests for full syncs', () => {
+onControlServers('control: requests for full syncs', (server) => {
+  after(() => dropKept(server));
   let test: TestControl;
   let mappingId: number;
   let mappingUid: string;
   const me = 'process-1';
   beforeEach(async () => {
-    test = await createControl();
+    test = await createControl(server);
     ({ mappingId, mappingUid } = await test.addMapping());
   });
   afterEach(() => test.drop());

@@ -1,63 +1,65 @@
 import { expect } from 'chai';
-import { createControl, type TestControl } from './support.ts';
+import { onControlServers } from './servers.ts';
+import { createControl, dropKept, type TestControl } from './support.ts';
 
-describe('control: retention, and views over many rows', () => {
+onControlServers('control: retention, and views over many rows', (server) => {
+  after(() => dropKept(server));
+  // Numbers that last months, in fewer rows where inserting them takes long.
+  const share = server.name === 'PostgreSQL' || process.env['SLUICE_TEST_LONG'] ? 1 : 20;
+  const ago = (seconds: number | string) => server.sql.shift(server.sql.now, `-(${seconds})`);
   let test: TestControl;
   before(async () => {
-    test = await createControl();
+    test = await createControl(server);
   });
   after(() => test.drop());
 
-  it('views answer in less than 50 ms with 2,000 mappings and 1,000,000 log rows', async function () {
+  it('views answer in less than 50 ms with 2,000 mappings and many log rows (1,000,000 on PostgreSQL)', async function () {
     this.timeout(180_000);
     await test.addMapping('first');
     await test.query(
-      `INSERT INTO table_mappings (server_id, source_table) SELECT 1, 't' || n FROM generate_series(2, 2000) n`,
+      `INSERT INTO table_mappings (server_id, source_table) SELECT 1, CONCAT('t', n) FROM ${server.sql.numbers(2, 2000)}`,
     );
     await test.control.states.ensure();
     for (const sql of [
       `INSERT INTO sync_logs (mapping_id, log_level, log_message, created_at)
-       SELECT 1 + n % 2000, 'INFO', 'line ' || n, now() - n * interval '5 seconds' FROM generate_series(1000000, 1, -1) n`,
+       SELECT 1 + n % 2000, 'INFO', CONCAT('line ', n), ${ago(`n * ${5 * share}`)} FROM ${server.sql.numbers(1, 1_000_000 / share)} ORDER BY n DESC`,
       `INSERT INTO sync_status (mapping_id, sync_type, status, started_at, completed_at)
        SELECT 1 + n % 2000, CASE WHEN n % 3 = 0 THEN 'CDC' ELSE 'FULL_SYNC' END, CASE WHEN n <= 50 THEN 'RUNNING' ELSE 'COMPLETED' END,
-              now() - n * interval '50 seconds', CASE WHEN n > 50 THEN now() - n * interval '49 seconds' END
-       FROM generate_series(100000, 1, -1) n`,
+              ${ago(`n * ${25 * share}`)}, CASE WHEN n > 50 THEN ${ago(`n * ${25 * share} - 1`)} END
+       FROM ${server.sql.numbers(1, 200_000 / share)} ORDER BY n DESC`,
       `INSERT INTO error_logs (mapping_id, error_type, error_code, error_message, fingerprint, is_resolved, created_at, last_seen_at)
-       SELECT 1 + n % 2000, 'SYNC', 'TIMEOUT', 'm', md5(n::text), (n % 10 <> 0)::int, now() - n * interval '30 seconds', now() - n * interval '30 seconds'
-       FROM generate_series(100000, 1, -1) n`,
-      'ANALYZE',
+       SELECT 1 + n % 2000, 'SYNC', 'TIMEOUT', 'm', CONCAT('fingerprint ', n), CASE WHEN n % 10 = 0 THEN 0 ELSE 1 END, ${ago(`n * ${15 * share}`)}, ${ago(`n * ${15 * share}`)}
+       FROM ${server.sql.numbers(1, 200_000 / share)} ORDER BY n DESC`,
     ])
       await test.query(sql);
+    await server.analyze(test.database.name);
     const expected = { v_sync_summary: 4000, v_recent_errors: 100, v_mapping_health: 2000, v_recent_logs: 1000 };
     for (const [view, rows] of Object.entries(expected)) {
       const times: number[] = [];
       let found = 0;
       for (let attempt = 0; attempt < 5; attempt++) {
-        // Timed by the server and without the transfer, so that the machine's other work hardly counts; best of five.
-        const [plan] = await test.query<{
-          'QUERY PLAN': [{ 'Execution Time': number; Plan: { 'Actual Rows': number } }];
-        }>(`EXPLAIN (ANALYZE, TIMING OFF, FORMAT JSON) SELECT * FROM ${view}`);
-        const top = plan?.['QUERY PLAN'][0];
-        times.push(top?.['Execution Time'] ?? Infinity);
-        found = top?.Plan['Actual Rows'] ?? 0;
+        // Best of five: the machine has other work too.
+        const timed = await server.time(test.database, `SELECT * FROM ${view}`);
+        times.push(timed.ms);
+        found = timed.rows;
       }
       expect(found, view).to.equal(rows);
-      expect(Math.min(...times), `${view}: ${times.join(', ')} ms`).to.be.below(50);
+      // A stand-in plans T-SQL anew each time; what is shown there is that no view reads a log from end to end.
+      const limit = server.name === 'PostgreSQL' ? 50 : 250;
+      expect(Math.min(...times), `${view}: ${times.join(', ')} ms`).to.be.below(limit);
     }
     // The same for one mapping, as a person asks.
-    const [one] = await test.query<{ 'QUERY PLAN': [{ 'Execution Time': number }] }>(
-      `EXPLAIN (ANALYZE, FORMAT JSON) SELECT * FROM sync_logs WHERE mapping_id = 77 ORDER BY log_id DESC LIMIT 50`,
-    );
-    expect(one?.['QUERY PLAN'][0]['Execution Time']).to.be.below(50);
+    const one = await server.time(test.database, `SELECT * FROM sync_logs WHERE mapping_id = 77 ORDER BY log_id DESC`);
+    expect(one.ms).to.be.below(50);
   });
 
   it('F58 deletes what is older than its retention, in bounded batches, and keeps the rest', async function () {
     this.timeout(120_000);
-    const count = async (table: string, where = 'true') =>
+    const count = async (table: string, where = '1 = 1') =>
       Number((await test.query<{ n: string }>(`SELECT count(*) AS n FROM ${table} WHERE ${where}`))[0]?.n);
-    const old = `created_at < now() - interval '30 days'`;
+    const old = `created_at < ${ago(30 * 86_400)}`;
     const [before, stay] = [await count('sync_logs', old), await count('sync_logs', `NOT ${old}`)];
-    expect(before).to.be.greaterThan(100_000);
+    expect(before).to.be.greaterThan(100_000 / share);
     const first = await test.control.purge({ logDays: 30, deadLetterDays: 90, batchRows: 1000, maxBatches: 2 });
     expect(first.more).to.equal(true);
     expect(first.deleted['sync_logs'], 'no more than it was allowed').to.equal(2000);
@@ -65,7 +67,7 @@ describe('control: retention, and views over many rows', () => {
     while ((await test.control.purge({ logDays: 30, deadLetterDays: 90 })).more) expect(++passes).to.be.below(50);
     expect(await count('sync_logs', old)).to.equal(0);
     expect(await count('sync_logs')).to.be.within(stay - 1000, stay); // some of them have come of age meanwhile
-    expect(await count('error_logs', `last_seen_at < now() - interval '31 days'`)).to.equal(0);
+    expect(await count('error_logs', `last_seen_at < ${ago(31 * 86_400)}`)).to.equal(0);
     expect(await count('sync_status'), 'running ones and the latest of each mapping stay').to.be.greaterThan(4000);
     expect((await test.control.purge({ logDays: 30, deadLetterDays: 90 })).deleted).to.not.have.property(
       'verification_logs',
@@ -73,7 +75,7 @@ describe('control: retention, and views over many rows', () => {
   });
 
   it('F58 every table that grows is purged, except what still means something', async () => {
-    const age = `now() - interval '100 days'`;
+    const age = ago(100 * 86_400);
     const { mappingId, mappingUid } = await test.addMapping('aged');
     await test.query(`UPDATE table_mappings SET is_full_sync = 1 WHERE mapping_id = ${mappingId}`);
     await test.control.requests.fromFlags();

@@ -1,11 +1,13 @@
 import { expect } from 'chai';
 import { DEFAULT_SETTINGS, SETTINGS } from '../../src/control/index.ts';
-import { createControl, type TestControl } from './support.ts';
+import { onControlServers } from './servers.ts';
+import { createControl, dropKept, type TestControl } from './support.ts';
 
-describe('control: settings', () => {
+onControlServers('control: settings', (server) => {
+  after(() => dropKept(server));
   let test: TestControl;
   beforeEach(async () => {
-    test = await createControl();
+    test = await createControl(server);
   });
   afterEach(() => test.drop());
   const set = (key: string, value: string) =>
@@ -59,10 +61,10 @@ describe('control: settings', () => {
   });
 
   it('an unknown key is reported, with the one that was meant', async () => {
+    await test.query(`DELETE FROM config WHERE config_key = 'lease_seconds'`);
     await test.query(
       `INSERT INTO config (config_key, config_value) VALUES ('batch_sizes', '5'), ('LEASE_SECONDS ', '20')`,
     );
-    await test.query(`DELETE FROM config WHERE config_key = 'lease_seconds'`);
     const { settings, problems } = await test.control.readSettings();
     expect(problems.map((each) => each.key)).to.deep.equal(['batch_sizes']);
     expect(problems[0]?.error.hint).to.contain('batch_size');

@@ -1,21 +1,22 @@
 import { expect } from 'chai';
 import { TRANSITIONS, type MappingStateName } from '../../src/control/index.ts';
-import { createControl, rejection, type TestControl } from './support.ts';
+import { onControlServers } from './servers.ts';
+import { createControl, dropKept, rejection, type TestControl } from './support.ts';
 
-describe('control: states of mappings', () => {
+onControlServers('control: states of mappings', (server) => {
+  after(() => dropKept(server));
   let test: TestControl;
   let mappingId: number;
   let mappingUid: string;
   beforeEach(async () => {
-    test = await createControl();
+    test = await createControl(server);
     ({ mappingId, mappingUid } = await test.addMapping());
   });
   afterEach(() => test.drop());
 
   const state = async () => (await test.mapping(mappingId)).state;
   /** Changes whenever any row of the table is written, whatever with. */
-  const writes = async () =>
-    (await test.query<{ w: string }>('SELECT string_agg(xmin::text, $1) AS w FROM mapping_state', [',']))[0]?.w;
+  const writes = async () => (await test.query<{ w: string }>(server.sql.writes('mapping_state')))[0]?.w;
 
   it('goes the ways of the table of transitions, and no other', async () => {
     const names = Object.keys(TRANSITIONS) as MappingStateName[];
@@ -48,7 +49,7 @@ describe('control: states of mappings', () => {
     const error = { code: 'KEY_REQUIRED', message: 'no key', hint: 'add one' } as const;
     await states.set(mappingUid, 'failed', { error, attempts: 2, retryInSeconds: 900, personHash: 'h' });
     expect(await state()).to.include({ errorCode: 'KEY_REQUIRED', errorHint: 'add one', attempts: 2 });
-    await test.query(`UPDATE mapping_state SET retry_at = retry_at - interval '15 minutes'`);
+    await test.query(`UPDATE mapping_state SET retry_at = ${server.sql.shift('retry_at', -900)}`);
     expect((await state())?.retryInMs).to.equal(0);
     await states.set(mappingUid, 'copying', { stream: 'pg:1', serverId: 1 });
     expect(await state()).to.deep.include({
@@ -65,7 +66,7 @@ describe('control: states of mappings', () => {
 
   it('adds counters of many mappings in one statement', async () => {
     await test.query(
-      `INSERT INTO table_mappings (server_id, source_table) SELECT 1, 't' || n FROM generate_series(1, 1500) n`,
+      `INSERT INTO table_mappings (server_id, source_table) SELECT 1, CONCAT('t', n) FROM ${server.sql.numbers(1, 1500)}`,
     );
     expect(await test.control.states.ensure()).to.equal(1500);
     const uids = (await test.plan()).mappings.map((each) => each.mappingUid);
@@ -136,7 +137,10 @@ describe('control: states of mappings', () => {
     await test.control.states.set(mappingUid, 'copying');
     await test.query('DELETE FROM table_mappings');
     await test.query(
-      `INSERT INTO table_mappings (mapping_id, server_id, source_table) VALUES (${mappingId}, 1, 'other')`,
+      server.sql.withIdentity(
+        'table_mappings',
+        `INSERT INTO table_mappings (mapping_id, server_id, source_table) VALUES (${mappingId}, 1, 'other')`,
+      ),
     );
     expect(await state()).to.equal(null);
     expect(await test.control.states.ensure()).to.equal(1);

@@ -1,12 +1,10 @@
 /** A control database of its own for a test, and the few rows most tests need. */
-import type pg from 'pg';
 import { ControlDatabase, type MappingRow, type PlanRows } from '../../src/control/index.ts';
-import { createDatabase, type TestDatabase } from '../support/postgres.ts';
+import { POSTGRES, type ControlServer, type ControlSession, type ControlTestDatabase } from './servers.ts';
 
-export interface TestControl {
-  readonly database: TestDatabase;
+export interface TestControl extends ControlSession {
+  readonly database: ControlTestDatabase;
   readonly control: ControlDatabase;
-  query<R extends pg.QueryResultRow = Record<string, unknown>>(sql: string, params?: unknown[]): Promise<R[]>;
   /** Another process, as far as the control database can tell. */
   second(): Promise<ControlDatabase>;
   /** Inserts a source server and a mapping with the two columns that are required. */
@@ -16,8 +14,26 @@ export interface TestControl {
   drop(): Promise<void>;
 }
 
-export async function createControl(): Promise<TestControl> {
-  const database = await createDatabase('control');
+/** Where making a database takes long, the suite's one, emptied; dropped when the suite is over. */
+const kept = new Map<ControlServer, ControlTestDatabase>();
+
+async function takeDatabase(server: ControlServer): Promise<ControlTestDatabase> {
+  const free = kept.get(server);
+  kept.delete(server);
+  if (!free) return server.createDatabase();
+  await free.empty?.();
+  return free;
+}
+
+/** To be called in an `after` hook of the suite. */
+export async function dropKept(server: ControlServer): Promise<void> {
+  const free = kept.get(server);
+  kept.delete(server);
+  await free?.drop();
+}
+
+export async function createControl(server: ControlServer = POSTGRES): Promise<TestControl> {
+  const database = await takeDatabase(server);
   const opened: ControlDatabase[] = [];
   const open = async () => {
     const control = await ControlDatabase.open({ url: database.url, database: database.name });
@@ -34,17 +50,17 @@ export async function createControl(): Promise<TestControl> {
   return {
     database,
     control,
-    query: (sql, params) => database.query(sql, params),
+    query: (sql, parameters) => database.query(sql, parameters),
     second: open,
     plan,
     addMapping: async (table = 'orders') => {
       await database.query(
         `INSERT INTO source_servers (server_name, connection_string)
-         SELECT 'shop', 'postgres://reader:secret@shop/db' WHERE NOT EXISTS (SELECT FROM source_servers)`,
+         SELECT 'shop', 'postgres://reader:secret@shop/db' WHERE NOT EXISTS (SELECT 1 FROM source_servers)`,
       );
+      await database.query('INSERT INTO table_mappings (server_id, source_table) VALUES (1, $1)', [table]);
       const [row] = await database.query<{ mapping_id: number; mapping_uid: string }>(
-        'INSERT INTO table_mappings (server_id, source_table) VALUES (1, $1) RETURNING mapping_id, mapping_uid',
-        [table],
+        'SELECT mapping_id, mapping_uid FROM table_mappings WHERE mapping_id = (SELECT max(mapping_id) FROM table_mappings)',
       );
       if (!row) throw new Error('nothing inserted');
       await control.states.ensure();
@@ -57,7 +73,8 @@ export async function createControl(): Promise<TestControl> {
     },
     drop: async () => {
       for (const each of opened) await each.close();
-      await database.drop();
+      if (server.reuse && !kept.has(server)) kept.set(server, database);
+      else await database.drop();
     },
   };
 }

@@ -75,6 +75,13 @@ export const postgresDialect: ControlDialect = {
     );
   },
 
+  lockRows: (_queries, query) => query.forUpdate() as Promise<never[]>,
+
+  // A statement takes 65,535 parameters at most.
+  async insertRows(queries, table, rows) {
+    for (let at = 0; at < rows.length; at += 1000) await queries(table).insert(rows.slice(at, at + 1000));
+  },
+
   async refreshDisplay(queries) {
     await queries.raw(
       `UPDATE table_mappings m SET last_cdc_sync_at = s.last_commit_at, last_cdc_lsn = s.display_lsn

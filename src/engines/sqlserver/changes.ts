@@ -12,7 +12,7 @@ import { captureOf, chainOf, gap } from './captures.ts';
 import { SqlServerChangeReader } from './change-reader.ts';
 import type { Connection } from './connection.ts';
 import { comparePositions, displayLsn, formatPosition, parsePosition, ZERO_LSN, type Place } from './position.ts';
-import { enableTable, grantCapture, requireHistory, requireReady } from './source-state.ts';
+import { anotherName, enableTable, grantCapture, requireHistory, requireReady } from './source-state.ts';
 
 /** Without the right to ask for the log's end it is known as a moment; clocks of commits may differ by so much, ms. */
 const CLOCK_MARGIN_MS = 1000;
@@ -79,6 +79,10 @@ export class SqlServerChanges implements ChangeSource {
         hint: 'It begins when the capture job has read the log so far: see that SQL Server Agent and the job run.',
       });
     const held = columns.get(current.id) ?? [];
+    if (held.length === 0)
+      throw new SluiceError('PERMISSION_DENIED', `user ${state.user} may not read the change table of ${label}`, {
+        hint: grantCapture(state.user),
+      });
     const missing = carriedColumns(table).filter((column) => !held.some(({ name }) => name === column.name));
     if (missing.length > 0)
       throw new SluiceError(
@@ -148,10 +152,4 @@ export class SqlServerChanges implements ChangeSource {
 function placeOf(state: SourceState): Place {
   const { database, fork, last } = state;
   return { database, fork, lsn: last?.lsn ?? ZERO_LSN, time: last?.time ?? 0 };
-}
-
-/** A table has two capture instances at most. */
-export function anotherName(table: TableName, instances: readonly { readonly name: string }[]): string {
-  const base = `${table.schema}_${table.table}`;
-  for (let n = 2; ; n++) if (!instances.some(({ name }) => name === `${base}_${n}`)) return `${base}_${n}`;
 }

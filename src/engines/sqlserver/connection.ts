@@ -1,9 +1,9 @@
 /** Sessions of one SQL Server database: a small pool for short queries, and sessions of their own for readers, loaders and appliers. */
 import type { EventEmitter } from 'node:events';
-import { readFileSync } from 'node:fs';
 import { Connection as Driver, Request, TYPES, type ConnectionConfiguration } from 'tedious';
 import { SluiceError } from '../../model/errors.ts';
 import { parseSqlServerAddress, type SqlServerAddress } from '../../model/sqlserver-address.ts';
+import { placeOf, sqlServerLogin } from '../../model/sqlserver-login.ts';
 import type { Installation, OpenOptions } from '../contract.ts';
 import { SessionPool, type PooledSession } from '../session-pool.ts';
 import { classify } from './errors.ts';
@@ -276,9 +276,7 @@ export class Connection {
   }
 
   async #connect(): Promise<Session> {
-    const { host, port, instance } = this.address;
-    const place = instance !== null && port === null ? `${host}\\${instance}` : `${host},${port ?? 1433}`;
-    const doing = `connect to database ${this.database ?? '(default)'} at ${place}`;
+    const doing = `connect to database ${this.database ?? '(default)'} at ${placeOf(this.address)}`;
     const driver = new Driver(this.#config);
     const session = new Session(driver);
     // A refused login is told by several messages of which the driver keeps the last; an earlier one says why (4060, then 18456).
@@ -310,49 +308,17 @@ function driverConfiguration(
   database: string | null,
   applicationName: string,
 ): ConnectionConfiguration {
-  const login = { userName: address.user ?? '', password: address.password ?? '' };
-  const named = address.port === null && address.instance !== null;
+  const login = sqlServerLogin(address, database);
   return {
-    server: address.host,
-    authentication:
-      address.domain === null
-        ? { type: 'default', options: login }
-        : { type: 'ntlm', options: { ...login, domain: address.domain } },
+    ...login,
     options: {
-      ...(named ? { instanceName: address.instance ?? undefined } : { port: address.port ?? 1433 }),
-      ...(database === null ? {} : { database }),
+      ...login.options,
       appName: applicationName,
-      encrypt: address.encrypt,
-      trustServerCertificate: address.trustServerCertificate,
-      ...(address.certificateHost === null ? {} : { serverName: address.certificateHost }),
-      ...(address.caFile === null ? {} : { cryptoCredentialsDetails: { ca: readCertificate(address.caFile) } }),
-      readOnlyIntent: address.readOnlyIntent,
-      multiSubnetFailover: address.multiSubnetFailover,
-      connectTimeout: address.connectTimeoutMs,
       // A copy's read or a fold may take its time; what must not wait says so with SET LOCK_TIMEOUT.
       requestTimeout: 0,
       cancelTimeout: 5_000,
       // The largest the protocol has: fewer packets to parse (with TLS the server allows 16 KiB).
       packetSize: 32_767,
-      useUTC: true,
-      useColumnNames: false,
-      rowCollectionOnDone: false,
-      rowCollectionOnRequestCompletion: false,
-      // XACT_ABORT: an error never leaves a transaction half done.
-      abortTransactionOnError: true,
-      // Ours waits and tries again where it should, and says so.
-      maxRetriesOnTransientErrors: 0,
     },
   };
-}
-
-function readCertificate(file: string): string {
-  try {
-    return readFileSync(file, 'utf8');
-  } catch (cause) {
-    throw new SluiceError('MAPPING_INVALID', 'the certificate file of the connection string cannot be read', {
-      hint: 'certificate= names a PEM file that this process can read.',
-      cause,
-    });
-  }
 }

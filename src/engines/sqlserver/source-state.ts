@@ -22,6 +22,12 @@ export function enableTable(table: TableName, instance: string | null = null): s
   );
 }
 
+/** A table has two capture instances at most. */
+export function anotherName(table: TableName, instances: readonly { readonly name: string }[]): string {
+  const base = `${table.schema}_${table.table}`;
+  for (let n = 2; ; n++) if (!instances.some(({ name }) => name === `${base}_${n}`)) return `${base}_${n}`;
+}
+
 export function disableTable(table: TableName, instance: string): string {
   return (
     `EXEC sys.sp_cdc_disable_table @source_schema = ${quoteLiteral(table.schema)}, @source_name = ${quoteLiteral(table.table)}, ` +
