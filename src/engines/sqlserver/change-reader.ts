@@ -58,6 +58,8 @@ export class SqlServerChangeReader implements ChangeReader {
   /** The next piece, being read while the last one is written. */
   #ahead: Promise<IteratorResult<ChangePiece>> | null = null;
   readonly #maxBytes: number;
+  /** The source holds more than the last piece that was made. */
+  #isMoreWaiting = false;
   /** Some pieces of a transaction were handed out. */
   #isInside = false;
 
@@ -92,12 +94,15 @@ export class SqlServerChangeReader implements ChangeReader {
     return this.#stopped;
   }
 
-  /** While a piece is being written the next one is read: each may take half of what may be held. */
+  /**
+   * While a piece is being written the next one is read, when it waits already: each may take half of what may be held. Otherwise what
+   * changes meanwhile is read when it is asked for, in one piece.
+   */
   async #next(pieces: AsyncIterator<ChangePiece>): Promise<IteratorResult<ChangePiece>> {
     const ahead = this.#ahead;
     this.#ahead = null;
     const result = await (ahead ?? this.#pull(pieces));
-    if (result.done !== true && result.value.changes > 0) {
+    if (result.done !== true && this.#isMoreWaiting) {
       this.#ahead = this.#pull(pieces);
       // Told to who asks for it.
       this.#ahead.catch(() => undefined);
@@ -133,6 +138,7 @@ export class SqlServerChangeReader implements ChangeReader {
       try {
         const seen = await this.#look();
         isBehind = seen.to !== null && seen.last !== null && seen.last.lsn > seen.to.lsn;
+        this.#isMoreWaiting = isBehind;
         if (seen.moved.size > 0 && seen.to !== null) {
           for await (const piece of this.#changes(seen, seen.to)) yield this.#handOut(piece);
           isBehind ||= this.#read < seen.to.lsn;
@@ -198,12 +204,14 @@ export class SqlServerChangeReader implements ChangeReader {
     }
     if (end === to && held() < this.#maxBytes / 4) this.#limit = Math.min(MAX_TRANSACTIONS, this.#limit * 2);
     const transactions = end === to ? seen.transactions : 1;
+    this.#isMoreWaiting ||= end !== to;
     yield await this.#complete(jobs, columns, end, transactions);
   }
 
   /** One transaction that is more than may be held: in parts, each of which ends inside it but the last. */
   async *#largeTransaction(seen: Look, columns: Columns, lsn: Lsn): AsyncGenerator<ChangePiece, void, void> {
     const jobs = this.#jobs(seen, columns, lsn);
+    this.#isMoreWaiting = true;
     for (const job of jobs) {
       while (!job.isDone) {
         await job.next(this.#session);
