@@ -1,17 +1,18 @@
 /**
  * SQL Server: speed against the driver's own ceilings in the same run. `npm run bench -- sqlserver [options]`, on the server of the
  * tests (TEST_SQLSERVER_URL, or an installed stand-in):
- *   --only load       parts to run (all)
+ *   --only load,copy  parts to run (all)
  *   --rows 200000     rows of each arm            --rounds 3    rounds of every comparison
  */
 import { parseArgs } from 'node:util';
 import { createSqlServerDatabase, findSqlServer, stopSqlServer } from '../test/support/sqlserver.ts';
 import { say } from './report.ts';
+import { benchCopy } from './sqlserver/copy.ts';
 import { benchLoad } from './sqlserver/load.ts';
 
 const { values } = parseArgs({
   options: {
-    only: { type: 'string', default: 'load' },
+    only: { type: 'string', default: 'load,copy' },
     rows: { type: 'string', default: '200000' },
     rounds: { type: 'string', default: '3' },
   },
@@ -28,6 +29,7 @@ say(`Server: ${server.kind}`);
 const database = await createSqlServerDatabase(server, 'bench');
 try {
   if (parts.has('load')) await benchLoad(database, rows, rounds);
+  if (parts.has('copy')) await benchCopy(database, rows, rounds);
 } catch (error) {
   process.exitCode = 1;
   console.error(error instanceof Error ? error.stack : error);

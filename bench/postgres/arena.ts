@@ -24,6 +24,12 @@ const SETTINGS = {
   max_sync_workers_per_subscription: '1',
 };
 
+/** Seconds the copy ran, rows it copied. */
+export interface CopyRun {
+  readonly seconds: number;
+  readonly rows: number;
+}
+
 export class Arena {
   readonly folder: string;
   readonly #server: EmbeddedPostgres;
@@ -85,6 +91,10 @@ export class Arena {
     await sleep(300);
   }
 
+  control(sql: string): Promise<Record<string, unknown>[]> {
+    return this.query(CONTROL, sql);
+  }
+
   /** A fresh control database with one server, the source. */
   async createControl(settings: Readonly<Record<string, number>> = {}): Promise<void> {
     await this.createDatabase(CONTROL);
@@ -106,12 +116,14 @@ export class Arena {
     );
   }
 
-  /** Maps public.<table> into `database` and resolves when it has been copied; seconds the copy ran, rows it copied. */
-  async copy(table: string, database: string): Promise<{ seconds: number; rows: number }> {
-    const id = await this.value(
-      CONTROL,
-      `INSERT INTO table_mappings (server_id, source_table, dest_database) VALUES (1, '${table}', '${database}') RETURNING mapping_id`,
-    );
+  /** Maps public.<table> into `database` and resolves when it has been copied. */
+  copy(table: string, database: string): Promise<CopyRun> {
+    return this.copyMapping(`(server_id, source_table, dest_database) VALUES (1, '${table}', '${database}')`);
+  }
+
+  /** `columns`: what follows INSERT INTO table_mappings. */
+  async copyMapping(columns: string): Promise<CopyRun> {
+    const id = await this.value(CONTROL, `INSERT INTO table_mappings ${columns} RETURNING mapping_id`);
     for (;;) {
       const [row] = await this.query<{ status: string; seconds: string; rows: string; error: string | null }>(
         CONTROL,

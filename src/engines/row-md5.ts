@@ -4,6 +4,7 @@
  */
 import { createHash } from 'node:crypto';
 import type { Cell } from '../model/changes.ts';
+import type { ChecksumBlock, RowChecksum } from './contract.ts';
 
 /** Of the `width` cells from `start`. */
 export function rowMd5(cells: readonly Cell[], start: number, width: number): string {
@@ -23,4 +24,26 @@ function literal(cell: Cell): string {
   const text = typeof cell === 'string' ? cell : `\\x${Buffer.from(cell).toString('hex')}`;
   const quoted = `'${text.replaceAll("'", "''")}'`;
   return text.includes('\\') ? `E${quoted.replaceAll('\\', '\\\\')}` : quoted;
+}
+
+/** Blocks of rows that come in key order, the last one perhaps short. A block's MD5 is that of its rows', one behind the other. */
+export async function blocksOf(rows: AsyncIterable<RowChecksum>, blockRows: number): Promise<ChecksumBlock[]> {
+  const blocks: ChecksumBlock[] = [];
+  let hash = createHash('md5');
+  let first: readonly Cell[] = [];
+  let last: readonly Cell[] = [];
+  let count = 0;
+  const close = () => {
+    if (count > 0) blocks.push({ first, last, rows: count, md5: hash.digest('hex') });
+    hash = createHash('md5');
+    count = 0;
+  };
+  for await (const row of rows) {
+    if (count === 0) first = row.key;
+    last = row.key;
+    hash.update(row.md5);
+    if (++count === blockRows) close();
+  }
+  close();
+  return blocks;
 }

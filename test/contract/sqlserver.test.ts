@@ -4,6 +4,7 @@ import type { EngineDatabase } from '../../src/engines/contract.ts';
 import { createSqlServerDatabase, requireSqlServer, type SqlServerUnderTest } from '../support/sqlserver.ts';
 import { applySuite } from './apply.suite.ts';
 import { changesSuite } from './changes.suite.ts';
+import { checksumSuite } from './checksum.suite.ts';
 import type { ContractDatabase, EngineUnderTest } from './engine-under-test.ts';
 import { snapshotSuite } from './snapshot.suite.ts';
 
@@ -62,6 +63,7 @@ describe('contract: sqlserver', () => {
   };
 
   snapshotSuite(sqlserver);
+  checksumSuite(sqlserver);
   changesSuite(sqlserver);
   applySuite(sqlserver);
 });

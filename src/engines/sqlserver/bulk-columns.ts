@@ -1,6 +1,10 @@
 /**
  * What the server says of the columns of a table, and how values are written to them: a row's wire format follows from the
  * table alone, so that nothing is converted on the server, where a value that does not fit would be rounded or replaced.
+ *
+ * What does not fit is refused, never rounded, cut or replaced (invariant 6); a trailing zero too many is no loss. Text in a code
+ * page: every character must be in it. Lengths count bytes (char, varchar) or UTF-16 units (nchar, nvarchar). datetime: only what lies
+ * on a tick of 1/300 s. A value shorter than binary(n) would be padded with zeros, so it is refused; text of fixed types arrives padded.
  */
 import { SluiceError } from '../../model/errors.ts';
 import type { RowBuffer } from './bulk-buffer.ts';

@@ -64,7 +64,9 @@ const BY_NUMBER: Readonly<Record<number, ErrorCode>> = {
   4064: 'DATABASE_MISSING',
   4815: 'ROW_REFUSED', // bulk: invalid column length
   4819: 'CONNECTION_LOST', // bulk: malformed stream
+  4834: 'PERMISSION_DENIED', // bulk load: without CHECK_CONSTRAINTS and FIRE_TRIGGERS it takes ALTER on the table
   4863: 'ROW_REFUSED',
+  4891: 'SCHEMA_CHANGED', // bulk load: the table changed meanwhile
   5074: 'SCHEMA_CHANGED',
   8115: 'ROW_REFUSED', // arithmetic overflow
   8114: 'ROW_REFUSED', // error converting

@@ -3,10 +3,12 @@ import { looksLikeAdo, parseSqlServerAddress, SQLSERVER_SCHEMES } from '../../mo
 import type { Engine, EngineDatabase, OpenOptions } from '../contract.ts';
 import { CapturedCatalog } from './captured-catalog.ts';
 import { SqlServerChanges } from './changes.ts';
+import { SqlServerChecksummer } from './checksum.ts';
 import { Connection } from './connection.ts';
 import { SqlServerDestination } from './destination.ts';
 import { SqlServerPreflight } from './preflight.ts';
 import { SqlServerSnapshot } from './snapshot.ts';
+import { SqlServerTriggerSource } from './triggers.ts';
 
 export const sqlserver: Engine = {
   name: 'sqlserver',
@@ -25,14 +27,16 @@ class SqlServerDatabase implements EngineDatabase {
   readonly snapshot: SqlServerSnapshot;
   readonly changes: SqlServerChanges;
   readonly destination: SqlServerDestination;
-  readonly checksum = null;
-  readonly triggers = null;
+  readonly checksum: SqlServerChecksummer;
+  readonly triggers: SqlServerTriggerSource;
   readonly #connection: Connection;
 
   constructor(options: OpenOptions) {
     this.#connection = new Connection(options);
     this.catalog = new CapturedCatalog(this.#connection);
     this.snapshot = new SqlServerSnapshot(this.#connection);
+    this.checksum = new SqlServerChecksummer(this.#connection);
+    this.triggers = new SqlServerTriggerSource(this.#connection);
     this.changes = new SqlServerChanges(this.#connection);
     this.preflight = new SqlServerPreflight(this.#connection);
     this.destination = new SqlServerDestination(this.#connection);

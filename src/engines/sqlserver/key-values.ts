@@ -41,3 +41,22 @@ export function isOrdered(column: Column): boolean {
     !/\(max\)|^n?text$|^image$/.test(nativeType)
   );
 }
+
+/** A column and the value it is compared with, as SQL. */
+export interface Operand {
+  readonly column: string;
+  readonly value: string;
+}
+
+/** `(a, b) > (@a, @b)`, which T-SQL has not: written out, with the first column's part in front so that an index is sought by it. */
+export function compareTuples(operands: readonly Operand[], operator: '>' | '>=' | '<='): string {
+  const direction = operator === '<=' ? '<' : '>';
+  const last = operands.length - 1;
+  const alternatives = operands.map(({ column, value }, i) => {
+    const equal = operands.slice(0, i).map((one) => `${one.column} = ${one.value}`);
+    return [...equal, `${column} ${i === last ? operator : direction} ${value}`].join(' AND ');
+  });
+  const first = operands[0];
+  if (!first || last === 0) return alternatives[0] ?? '1 = 1';
+  return `${first.column} ${direction}= ${first.value} AND (${alternatives.map((one) => `(${one})`).join(' OR ')})`;
+}

@@ -8,7 +8,7 @@ import { displayName, type Column, type Table } from '../../model/tables.ts';
 import type { Cell } from '../../model/changes.ts';
 import type { Chunk, ChunkPlan } from '../contract.ts';
 import type { Parameters, Session } from './connection.ts';
-import { isOrdered, keyExpression, keyParameter } from './key-values.ts';
+import { compareTuples, isOrdered, keyExpression, keyParameter } from './key-values.ts';
 import { readRows } from './rows.ts';
 import { quoteIdentifier, quoteLiteral, quoteTable } from './sql.ts';
 import { selectExpression } from './types.ts';
@@ -136,7 +136,6 @@ export function rangeOf(table: Table, layoutText: string, chunk: Chunk | null): 
   return { id: layout.id, condition: parts.length === 0 ? '' : ` WHERE ${parts.join(' AND ')}`, parameters };
 }
 
-/** `(a, b) > (@f0, @f1)`, which T-SQL has not: written out, with the first column's part in front so that an index is sought by it. */
 function compare(
   key: readonly Column[],
   bound: readonly BoundValue[],
@@ -144,21 +143,13 @@ function compare(
   operator: '>' | '<=',
   parameters: Record<string, string | Uint8Array | null>,
 ): string {
-  const direction = operator === '>' ? '>' : '<';
   const operands = key.map((column, i) => {
     const value = bound[i] ?? '';
     const name = `${prefix}${i}`;
     parameters[name] = keyParameter(typeof value === 'string' ? value : Buffer.from(value.hex, 'hex'), column);
     return { column: quoteIdentifier(column.name), value: keyExpression(`@${name}`, column) };
   });
-  const last = operands.length - 1;
-  const alternatives = operands.map(({ column, value }, i) => {
-    const equal = operands.slice(0, i).map((one) => `${one.column} = ${one.value}`);
-    return [...equal, `${column} ${i === last ? operator : direction} ${value}`].join(' AND ');
-  });
-  const first = operands[0];
-  if (!first || last === 0) return alternatives[0] ?? '1 = 1';
-  return `${first.column} ${direction}= ${first.value} AND (${alternatives.map((one) => `(${one})`).join(' OR ')})`;
+  return compareTuples(operands, operator);
 }
 
 /** The table's object id now, as SQL. */

@@ -1,11 +1,5 @@
 import { expect } from 'chai';
-import {
-  declare,
-  loadType,
-  logicalType,
-  nativeTypeOf,
-  selectExpression,
-} from '../../../src/engines/sqlserver/types.ts';
+import { declare, logicalType, nativeTypeOf, selectExpression } from '../../../src/engines/sqlserver/types.ts';
 import { cannotHold } from '../../../src/model/types.ts';
 
 /** sys.columns: name of the system type, max_length, precision, scale; the declaration. */
@@ -56,7 +50,6 @@ describe('SQL Server types', () => {
     for (const native of ['sql_variant', 'vector'])
       expect(cannotHold(logicalType(native), logicalType(native))).to.be.a('string');
     expect(cannotHold(logicalType('geometry'), logicalType('geometry'))).to.equal(null);
-    expect(loadType({ nativeType: 'rowversion', type: logicalType('rowversion') })).to.equal(null);
   });
 
   it('text of a code page is converted by the server; long text is not cut by it', () => {
