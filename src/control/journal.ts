@@ -130,6 +130,21 @@ export class Journal {
     });
   }
 
+  /** Rows of `config` that are right now (or gone): all errors about them but those that still stand. Writes nothing when there are none. */
+  async resolveSettings(still: readonly SluiceError[]): Promise<number> {
+    return this.#context.run('resolve errors', (queries) =>
+      queries('error_logs')
+        .where({ error_code: 'CONFIG_INVALID', is_resolved: 0 })
+        .whereNull('mapping_id')
+        .whereNull('server_id')
+        .whereNotIn(
+          'error_message',
+          still.map((error) => storable(error.message)),
+        )
+        .update({ is_resolved: 1, resolved_at: this.#context.now(queries) }),
+    );
+  }
+
   /** Records a verification with the keys that differ, and shows it in `mapping_state`; all or nothing. */
   async verification(found: Verification): Promise<number> {
     return this.#context.transaction('write to verification_logs', async (queries) => {
@@ -221,8 +236,10 @@ export function keyText(key: readonly Cell[]): string {
   return JSON.stringify(key.map((cell) => (cell instanceof Uint8Array ? hex(cell) : cell)));
 }
 
-function textOfBytes(_name: string, value: unknown): unknown {
-  return value instanceof Uint8Array ? hex(value) : value;
+/** JSON.stringify hands over what `toJSON` made of a Buffer, and has the Buffer as a property of `this` only. */
+function textOfBytes(this: unknown, name: string, value: unknown): unknown {
+  const given = (this as Readonly<Record<string, unknown>>)[name];
+  return given instanceof Uint8Array ? hex(given) : value;
 }
 
 function hex(bytes: Uint8Array): string {

@@ -174,12 +174,12 @@ export class Requests {
     });
   }
 
-  /** Cancels what is open for a mapping, from the CLI or the API. The copier sees it by `isRunning`. */
-  async cancel(mappingUid: string): Promise<number[]> {
+  /** Cancels what is open for a mapping (or only what runs). The copier sees it by `isRunning`. */
+  async cancel(mappingUid: string, statuses: readonly RequestStatus[] = ['queued', 'running']): Promise<number[]> {
     return this.#context.transaction('cancel full sync requests', async (queries) => {
       const open = await this.#lock(
         queries,
-        queries(TABLE).where('mapping_uid', mappingUid).whereIn('status', ['queued', 'running']),
+        queries(TABLE).where('mapping_uid', mappingUid).whereIn('status', statuses),
       );
       await this.#setCancelled(queries, open);
       for (const row of open) await clearFlag(queries, row);

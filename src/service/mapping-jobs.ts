@@ -194,8 +194,11 @@ export class MappingJobs {
         .database({ server: mapping.destination.server, database: state.destDatabase })
         .destination?.copies.forget(mappingUid);
     }
-    await control.requests.cancel(mappingUid);
-    await control.requests.create({ mappingId, mappingUid, reason: isElsewhere ? 'initial' : 'schema_change' });
+    // What the person asks for with the new place is what the mapping starts with: it may replace rows that are there.
+    const isAsked = ['flag', 'cli', 'api', 'trigger'].includes(mapping.row.queued?.reason ?? '');
+    await control.requests.cancel(mappingUid, isAsked ? ['running'] : undefined);
+    if (!isAsked)
+      await control.requests.create({ mappingId, mappingUid, reason: isElsewhere ? 'initial' : 'schema_change' });
     await this.#notes.setState(mapping, 'new');
     return true;
   }

@@ -22,6 +22,8 @@ export class ProblemReports {
   /** Rows of `config` that are not used. */
   async settings(problems: readonly { key: string; error: SluiceError }[]): Promise<void> {
     for (const { key, error } of problems) await this.#report(`config ${key}`, {}, error);
+    // Also what an earlier process reported.
+    await this.#control.journal.resolveSettings(problems.map(({ error }) => error));
     this.#forgetReports('config ', new Set(problems.map(({ key }) => `config ${key}`)));
   }
 

@@ -62,6 +62,11 @@ export class StreamHost {
     return this.#failure;
   }
 
+  /** The lowest position that is stored everywhere; null: not known. */
+  get acknowledged(): Position | null {
+    return this.#stream?.status().acknowledged ?? null;
+  }
+
   get name(): string {
     return this.#plan.stream;
   }

@@ -4,7 +4,10 @@
  */
 import type { ControlDatabase, Settings } from '../control/index.ts';
 import type { Logger } from '../log/logger.ts';
-import { SluiceError, toSluiceError } from '../model/errors.ts';
+import type { StreamHealth } from '../engines/contract.ts';
+import { SluiceError, toSluiceError, type ErrorCode } from '../model/errors.ts';
+import type { Finding } from '../model/findings.ts';
+import type { Position } from '../model/position.ts';
 import type { Fleet } from './fleet.ts';
 import type { PlannedMapping, PlannedStream } from './planner.ts';
 
@@ -18,19 +21,26 @@ export interface StreamWatchOptions {
 
 /** Warn once when less than this part of what the source keeps for us is left. */
 const LOW_HEADROOM = 0.2;
+/** … or less than an hour, where it is discarded by age. */
+const LOW_HEADROOM_SECONDS = 3600;
 
 export class StreamWatch {
   readonly #options: StreamWatchOptions;
   /** What was last said of a mapping or stream, so that it is said once. */
   readonly #said = new Map<string, string>();
+  /** What is wrong with a stream's source. */
+  readonly #faulty = new Map<string, ErrorCode>();
 
   constructor(options: StreamWatchOptions) {
     this.#options = options;
   }
 
-  /** Never rejects: a source that does not answer is the stream's own trouble, and it says so. */
-  async look(stream: PlannedStream): Promise<void> {
-    await this.#source(stream).catch((error: unknown) =>
+  /**
+   * Never rejects: a source that does not answer is the stream's own trouble, and it says so. `at`: the lowest position stored, where it
+   * is known.
+   */
+  async look(stream: PlannedStream, at: Position | null = null): Promise<void> {
+    await this.#source(stream, at).catch((error: unknown) =>
       this.#options.logger.debug('the source could not be looked at', { error: toSluiceError(error) }),
     );
     for (const group of stream.groups.values()) {
@@ -40,8 +50,8 @@ export class StreamWatch {
     }
   }
 
-  async #source(stream: PlannedStream): Promise<void> {
-    const { fleet, logger, attention } = this.#options;
+  async #source(stream: PlannedStream, at: Position | null): Promise<void> {
+    const { fleet, attention } = this.#options;
     const changes = fleet.database(stream.source).changes;
     if (!changes) return;
     const served = [...stream.groups.values()].flatMap((group) =>
@@ -51,15 +61,16 @@ export class StreamWatch {
     const health = await changes.health(
       stream.stream,
       served.map((mapping) => mapping.sourceTable),
+      at,
     );
+    await this.#faults(stream, served, health);
     for (const { name, finding } of health.tables) {
       for (const mapping of served) {
         if (mapping.sourceTable.schema !== name.schema || mapping.sourceTable.table !== name.table) continue;
-        if (finding.severity !== 'error' || !this.#isNews(mapping.row.mappingUid, finding.message)) continue;
-        const reason = new SluiceError(finding.code, `${mapping.label}: ${finding.message}`, {
-          hint: finding.fixSql.join('; ') || undefined,
-        });
-        if (finding.code === 'GAP') await this.#gap(mapping, reason);
+        if (finding.severity === 'info' || !this.#isNews(mapping.row.mappingUid, finding.message)) continue;
+        const reason = errorOf(finding, mapping.label);
+        if (finding.severity === 'warning') await this.#options.control.states.note([mapping.row.mappingUid], reason);
+        else if (finding.code === 'GAP') await this.#gap(mapping, reason);
         else attention(mapping, reason);
       }
     }
@@ -67,14 +78,46 @@ export class StreamWatch {
     for (const mapping of served)
       if (!found.has(`${mapping.sourceTable.schema}.${mapping.sourceTable.table}`))
         this.#said.delete(mapping.row.mappingUid);
-    const { retainedBytes, headroomBytes } = health;
-    const isLow = headroomBytes !== null && headroomBytes < LOW_HEADROOM * ((retainedBytes ?? 0) + headroomBytes);
+    this.#headroom(stream, health);
+  }
+
+  /**
+   * What is wrong with the source's part of the stream (nobody captures, F16) stands on its mappings until it is over: they keep their
+   * state, but nothing arrives. A gap is told by who reads.
+   */
+  async #faults(stream: PlannedStream, served: readonly PlannedMapping[], { stream: findings = [] }: StreamHealth) {
+    const { control, logger } = this.#options;
+    const uids = served.map((mapping) => mapping.row.mappingUid);
+    const key = `fault ${stream.stream}`;
+    const fault = findings.find(({ severity, code }) => severity === 'error' && code !== 'GAP');
+    if (fault) {
+      const reason = errorOf(fault, stream.stream);
+      if (!this.#isNews(key, fault.code)) return;
+      logger.error('the source captures no changes', { stream: stream.stream, error: reason });
+      await control.states.note(uids, reason);
+      this.#faulty.set(stream.stream, fault.code);
+      return;
+    }
+    const before = this.#faulty.get(stream.stream);
+    this.#said.delete(key);
+    if (before === undefined) return;
+    this.#faulty.delete(stream.stream);
+    logger.info('the source captures changes again', { stream: stream.stream });
+    await control.states.clear(uids, before);
+  }
+
+  #headroom(stream: PlannedStream, { retainedBytes, headroomBytes, headroomSeconds = null }: StreamHealth): void {
+    const { logger } = this.#options;
+    const isLow =
+      (headroomBytes !== null && headroomBytes < LOW_HEADROOM * ((retainedBytes ?? 0) + headroomBytes)) ||
+      (headroomSeconds !== null && headroomSeconds < LOW_HEADROOM_SECONDS);
     if (!isLow) this.#said.delete(stream.stream);
     else if (this.#isNews(stream.stream, 'low')) {
       logger.warn('the source will soon discard changes that were not read', {
         stream: stream.stream,
         retainedBytes,
         headroomBytes,
+        headroomSeconds,
       });
     }
   }
@@ -120,4 +163,10 @@ export class StreamWatch {
     this.#said.set(key, text);
     return true;
   }
+}
+
+function errorOf(finding: Finding, label: string): SluiceError {
+  return new SluiceError(finding.code, `${label}: ${finding.message}`, {
+    hint: finding.fixSql.join('; ') || undefined,
+  });
 }

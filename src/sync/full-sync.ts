@@ -60,6 +60,8 @@ export async function runFullSync(options: FullSyncOptions): Promise<FullSyncRes
 const MAX_RESTARTS = 10;
 const RESTART_PAUSE_MS = 200;
 const STREAM_WAIT_MS = 3000;
+/** How long a fold waits for the source's end before it asks whether anybody still gets there. */
+const END_AGAIN_MS = 30_000;
 
 class FullSync {
   readonly #options: FullSyncOptions;
@@ -227,7 +229,7 @@ class FullSync {
   ): Promise<number> {
     const done = await session.loadedChunks();
     const waiting = plan.chunks.filter((chunk) => !done.has(chunk.id));
-    let rows = 0;
+    let rows = [...done.values()].reduce((sum, each) => sum + each, 0);
     this.#report({
       phase: 'copying',
       rows,
@@ -322,6 +324,7 @@ class FullSync {
     this.#report({ phase: 'folding' });
     const folding = folder(session.route, { snapshot, table }, guard);
     let end = await changes.end();
+    let askedAt = performance.now();
     for (;;) {
       this.#check();
       // Both read before the round: the backlog holds everything at or below the position, and one round takes all that waits.
@@ -335,7 +338,13 @@ class FullSync {
           return;
         }
         end = await changes.end();
-      } else if (folded === 0) await pause(100);
+      } else if (folded === 0) {
+        await pause(100);
+        if (performance.now() - askedAt < END_AGAIN_MS) continue;
+        // It may have become a position that nothing will reach: a source that records no changes any more says so.
+        askedAt = performance.now();
+        await changes.end();
+      }
     }
   }
 

@@ -1,7 +1,8 @@
 /** What a held mapping (paused, failing) has missed, folded into its own table. */
 import { setTimeout as pause } from 'node:timers/promises';
 import { hasCode, SluiceError } from '../model/errors.ts';
-import type { EngineDatabase, FoldSession, FoldWork } from '../engines/contract.ts';
+import { displayName, type Table } from '../model/tables.ts';
+import type { EngineDatabase, FoldSession, FoldWork, Route } from '../engines/contract.ts';
 import { notFollowed } from './drift.ts';
 import { folder, foldDown, heldGuard, RouteOutdated, type Guard } from './fold.ts';
 import type { Sparing } from './piece-router.ts';
@@ -33,6 +34,7 @@ export async function runHeldFold(
     const route = state?.route;
     if (route?.backlog !== 'hold') return nothing;
     const describe = async () => (await source.catalog.describe([route.source]))[0] ?? null;
+    requireSameTable(route, await describe());
     const session = await copies.openHeld(
       mappingUid,
       await options.drawEpoch(state?.copyEpoch ?? 0),
@@ -61,6 +63,19 @@ export async function runHeldFold(
       await session.close();
     }
   }
+}
+
+/** What was held may be another table's, or this one's under another name: only a person knows. */
+function requireSameTable(route: Route, table: Table | null): void {
+  if (table?.id === route.relationId) return;
+  const name = displayName(route.source);
+  if (table)
+    throw new SluiceError('SOURCE_TABLE_REPLACED', `the source's table ${name} was replaced by another of that name`, {
+      hint: 'Set is_full_sync = 1 to copy the new table.',
+    });
+  throw new SluiceError('SOURCE_TABLE_MISSING', `the source has no table ${name}, or the login cannot see it`, {
+    hint: 'Its changes are kept. If it was renamed: rename it back, or set source_schema and source_table to the new name.',
+  });
 }
 
 async function foldHeld(session: FoldSession, guard: Guard, options: HeldFoldOptions): Promise<void> {

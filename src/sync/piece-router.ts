@@ -24,6 +24,8 @@ export class MappingFailure extends Error {
 
 /** Errors that are the mapping's, not the connection's or the server's. */
 const OF_THE_MAPPING: ReadonlySet<string> = new Set([
+  // Somebody locks the table: its changes wait in a backlog, the group's other tables do not.
+  'TIMEOUT',
   'ROW_REFUSED',
   'SCHEMA_CHANGED',
   'DESTINATION_TABLE_MISSING',
@@ -35,17 +37,24 @@ const OF_THE_MAPPING: ReadonlySet<string> = new Set([
 
 export type Routed = ReadonlyMap<string, { route: Route; tables: TableChanges[] }>;
 
-/** Groups changes by mapping. A table that no route wants is left out: it is in the stream for another group, or since its mapping left. */
+/**
+ * Groups changes by mapping. A table that no route wants is left out: it is in the stream for another group, or since its mapping left. One
+ * that was renamed is known by its id: its changes must not get lost between the two names.
+ */
 export function routeChanges(tables: readonly TableChanges[], routes: readonly Route[]): Routed {
   const bySource = new Map<string, Route[]>();
+  const byId = new Map<string, Route[]>();
   for (const route of routes) {
     const name = sourceKey(route.source.schema, route.source.table);
     bySource.set(name, [...(bySource.get(name) ?? []), route]);
+    byId.set(route.relationId, [...(byId.get(route.relationId) ?? []), route]);
   }
   const routed = new Map<string, { route: Route; tables: TableChanges[] }>();
   for (const changes of tables) {
-    const { name } = changes.relation;
-    for (const route of bySource.get(sourceKey(name.schema, name.table)) ?? []) {
+    const { name, id } = changes.relation;
+    const named = bySource.get(sourceKey(name.schema, name.table)) ?? [];
+    const renamed = (byId.get(id) ?? []).filter((route) => !named.includes(route));
+    for (const route of [...named, ...renamed]) {
       const entry = routed.get(route.mappingUid) ?? { route, tables: [] };
       entry.tables.push(changes);
       routed.set(route.mappingUid, entry);
@@ -115,8 +124,18 @@ export async function carry(
 }
 
 /** Another table under the same name is another table: its rows do not belong here until a copy says so. */
-function requireSameTable(changes: TableChanges, route: Route): void {
-  if (changes.relation.id === route.relationId) return;
+function requireSameTable({ relation }: TableChanges, route: Route): void {
+  if (relation.id === route.relationId) {
+    if (sourceKey(relation.name.schema, relation.name.table) === sourceKey(route.source.schema, route.source.table))
+      return;
+    throw new SluiceError(
+      'SOURCE_TABLE_REPLACED',
+      `the source's table ${displayName(route.source)} was renamed to ${displayName(relation.name)}; its changes are kept`,
+      {
+        hint: 'Rename it back and disable and enable the mapping, or set source_schema and source_table to the new name.',
+      },
+    );
+  }
   throw new SluiceError(
     'SOURCE_TABLE_REPLACED',
     `the source's table ${displayName(route.source)} was replaced by another of that name`,

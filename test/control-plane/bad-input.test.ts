@@ -270,6 +270,22 @@ describe('bad input', function () {
       expect(rows[1]?.hint).to.match(/batch_size/);
     });
     expect(service.lines.filter((line) => line.includes('code=CONFIG_INVALID'))).to.have.length(2);
+    const open = async () =>
+      (
+        await world.control.query<{ error_message: string }>(
+          `SELECT error_message FROM error_logs WHERE error_code = 'CONFIG_INVALID' AND is_resolved = 0`,
+        )
+      ).map((row) => row.error_message);
+    // What is right again is resolved; what is still wrong is not.
+    await world.control.query(`UPDATE config SET config_value = '500' WHERE config_key = 'batch_size'`);
+    await eventually(async () => {
+      const still = await open();
+      if (still.length !== 1 || !still[0]?.includes('batch_sise')) throw new Error(still.join('; '));
+    });
+    await world.control.query(`DELETE FROM config WHERE config_key = 'batch_sise'`);
+    await eventually(async () => {
+      expect(await open()).to.deep.equal([]);
+    });
   });
 
   it('no bad row makes the log or error_logs grow with every poll', async () => {

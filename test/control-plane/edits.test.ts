@@ -267,4 +267,29 @@ describe('F51: edits in the middle of a full sync', function () {
     await service.stop();
     await another.drop();
   });
+
+  it('F53: is_full_sync and another dest_table in one statement: the rows that are there are replaced', async () => {
+    await start();
+    const id = await world.map('t');
+    await world.state(id, 'streaming', 20);
+    await world.destination.query(
+      `CREATE TABLE filled (LIKE t INCLUDING ALL); INSERT INTO filled (id, code, v) VALUES (999999, 'stray', 'stray')`,
+    );
+    await world.control.query(
+      `UPDATE table_mappings SET dest_table = 'filled', is_full_sync = 1 WHERE mapping_id = $1`,
+      [id],
+    );
+    await equal(world, 't', 'filled', 20_000);
+    await world.state(id, 'streaming', 20);
+    const requests = await world.control.query(
+      `SELECT reason, status FROM full_sync_requests WHERE mapping_id = $1 ORDER BY request_id`,
+      [id],
+    );
+    expect(requests).to.deep.equal([
+      { reason: 'initial', status: 'completed' },
+      { reason: 'flag', status: 'completed' },
+    ]);
+    const [row] = await world.control.query('SELECT is_full_sync FROM table_mappings WHERE mapping_id = $1', [id]);
+    expect(row).to.deep.equal({ is_full_sync: 0 });
+  });
 });

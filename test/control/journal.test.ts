@@ -172,7 +172,10 @@ onControlServers('control: the journal', (server) => {
     };
     const { journal } = test.control;
     expect(
-      await journal.deadLetters([letter, { ...letter, key: ['8'], values: { id: '8', raw: new Uint8Array([9]) } }]),
+      await journal.deadLetters([
+        letter,
+        { ...letter, key: ['8'], values: { id: '8', raw: new Uint8Array([9]), own: Buffer.from([10]) } },
+      ]),
     ).to.equal(2);
     expect(await journal.deadLetters([letter, { ...letter, position: '0/1B' }])).to.equal(1);
     // Rows, not refusals: one of them was refused twice.
@@ -183,7 +186,7 @@ onControlServers('control: the journal', (server) => {
     );
     expect(rows).to.deep.equal([
       { key_text: '["7"]', row_values: null },
-      { key_text: '["8"]', row_values: '{"id":"8","raw":"\\\\x09"}' },
+      { key_text: '["8"]', row_values: '{"id":"8","raw":"\\\\x09","own":"\\\\x0a"}' },
     ]);
   });
 

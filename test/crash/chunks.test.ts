@@ -1,6 +1,6 @@
 /** Rows that move while their table is copied: what one chunk has read and another has not. */
 import { expect } from 'chai';
-import { ChildService } from '../support/child-service.ts';
+import { ChildService, expireLeases } from '../support/child-service.ts';
 import { createWorld, equal, eventually, type World } from '../support/service.ts';
 
 const LARGE = (seed: string) => `(SELECT string_agg(md5(concat(${seed}, '-', g)), '') FROM generate_series(1, 100) g)`;
@@ -59,4 +59,18 @@ describe('rows that move during a copy', function () {
       );
       expect(row?.page, 'its new page').to.be.lessThan(20);
     }));
+
+  it('F03: killed in the middle: the run that goes on counts the rows of the chunks that were in', async () => {
+    service = await ChildService.start(world, { 'copy.chunk-loaded': 'kill:2' });
+    const mapping = await world.map('t');
+    expect(await service.endsWithin(20_000), service.lastWords()).to.equal(true);
+    await expireLeases(world);
+    service = await ChildService.start(world);
+    await world.state(mapping, 'streaming', 30);
+    const [run] = await world.control.query(
+      `SELECT records_processed::int AS rows FROM sync_status WHERE mapping_id = $1 AND sync_type = 'FULL_SYNC' AND status = 'COMPLETED'`,
+      [mapping],
+    );
+    expect(run).to.deep.equal({ rows: 3003 });
+  });
 });

@@ -244,4 +244,49 @@ describe('the source’s columns change while its rows are followed', () => {
     expect(await requests(plain)).to.deep.equal(['initial']);
     expect(await requests(filled)).to.deep.equal(['initial', 'schema_change']);
   });
+
+  it('F26: a renamed table: said, its changes kept; renamed back, nothing is lost', async () => {
+    const mapping = await follow('renamed', 'v text');
+    await world.source.query('ALTER TABLE renamed RENAME TO other_name');
+    await world.source.query(
+      `INSERT INTO other_name VALUES (3, 'under the other name'); DELETE FROM other_name WHERE id = 1`,
+    );
+    await world.state(mapping, 'failed');
+    await eventually(async () => {
+      const rows = await world.control.query(
+        `SELECT 1 FROM error_logs WHERE mapping_id = $1 AND error_code = 'SOURCE_TABLE_REPLACED' AND error_message LIKE '%renamed to public.other_name%'`,
+        [mapping],
+      );
+      if (rows.length === 0) throw new Error('not said');
+    });
+    await world.source.query(`UPDATE other_name SET v = 'still' WHERE id = 2`);
+    // Tried again before it has its name back: nothing is folded.
+    const again = async () => {
+      await world.control.query('UPDATE table_mappings SET is_enabled = 0 WHERE mapping_id = $1', [mapping]);
+      await world.state(mapping, 'paused');
+      await world.control.query('UPDATE table_mappings SET is_enabled = 1 WHERE mapping_id = $1', [mapping]);
+    };
+    await again();
+    await world.state(mapping, 'failed');
+    expect((await error(mapping))['error_code']).to.equal('SOURCE_TABLE_MISSING');
+    expect(await world.destination.query('SELECT count(*)::int AS n FROM renamed')).to.deep.equal([{ n: 2 }]);
+    await world.source.query('ALTER TABLE other_name RENAME TO renamed');
+    await again();
+    await world.state(mapping, 'streaming');
+    await equal(world, 'renamed');
+    expect(await requests(mapping)).to.deep.equal(['initial']);
+  });
+
+  it('F26: a renamed table whose mapping follows the new name', async () => {
+    const mapping = await follow('old_name', 'v text');
+    await world.source.query('ALTER TABLE old_name RENAME TO new_name');
+    await world.source.query(`INSERT INTO new_name VALUES (3, 'new')`);
+    await world.state(mapping, 'failed');
+    await world.control.query(
+      `UPDATE table_mappings SET source_table = 'new_name', dest_table = 'old_name' WHERE mapping_id = $1`,
+      [mapping],
+    );
+    await world.state(mapping, 'streaming');
+    await equal(world, 'new_name', 'old_name');
+  });
 });

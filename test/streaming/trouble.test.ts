@@ -217,4 +217,19 @@ describe('trouble on the way', function () {
       await world.close();
     }
   });
+
+  it('F40: somebody locks a table of the destination: its changes wait by themselves, the group’s other tables do not', async () => {
+    const [t] = await streaming();
+    const other = await world.destination.connect();
+    await other.query('BEGIN; LOCK TABLE t IN ACCESS EXCLUSIVE MODE');
+    await world.source.query(`UPDATE t SET v = 'second'; INSERT INTO u VALUES (1, 'beside it')`);
+    await equal(world, 'u', 'u', 30_000);
+    await world.source.query(`INSERT INTO u VALUES (2, 'at once'); UPDATE t SET v = 'third' WHERE id = 1`);
+    await equal(world, 'u', 'u', 5_000);
+    const [row] = await world.control.query(`SELECT error_code FROM mapping_state WHERE mapping_id = $1`, [t]);
+    expect(row).to.deep.equal({ error_code: 'TIMEOUT' });
+    await other.query('COMMIT');
+    await world.state(t ?? 0, 'streaming', 20);
+    await equal(world, 't');
+  });
 });

@@ -105,8 +105,8 @@ export interface CopySession extends FoldSession {
   /** The chunk plan stored with the generation: null until `savePlan`. A resumed copy goes on with it. */
   plan(): Promise<ChunkPlan | null>;
   savePlan(plan: ChunkPlan): Promise<void>;
-  /** Ids of chunks that are in. */
-  loadedChunks(): Promise<ReadonlySet<number>>;
+  /** Chunks that are in: rows by id. */
+  loadedChunks(): Promise<ReadonlyMap<number, number>>;
   /** Throws away what was loaded (COPY_RESTARTED): empty staging table, no plan; the whole backlog waits to be folded again. */
   restart(): Promise<void>;
   /** Loads one chunk: rows and the mark that it is in commit together, checked against the copier's epoch. Returns rows. */

@@ -15,6 +15,8 @@ import { ROUTE_COLUMNS, routeOf } from './routes.ts';
 import { quoteLiteral, quoteTable } from './sql.ts';
 import { APPLY_SETTINGS, beginApplying, TableApplier } from './table-applier.ts';
 
+const LOCK_MARGIN_MS = 1000;
+
 /** As `Destination.takeGroup`. */
 export async function takeGroup(
   connection: Connection,
@@ -59,6 +61,8 @@ export async function takeGroup(
       before?.['owner_session'] ?? null,
     );
     if (!row) throw new SluiceError('FENCED', `the group ${group} of ${stream} has a newer owner`);
+    // A table that somebody locks is not waited for for ever; longer than for a holder of the row that is frozen.
+    await session.run('bound the wait for locks', [`SET lock_timeout = ${options.lockWaitMs + LOCK_MARGIN_MS}`]);
     await session.query(
       'discard pieces of earlier owners',
       `DELETE FROM sluice.pieces WHERE stream = $1 AND apply_group = $2 AND epoch < $3`,
@@ -103,7 +107,9 @@ export async function requireUnguarded(table: Table, suspendNow: () => Promise<v
     throw new SluiceError(
       'DESTINATION_GUARDED',
       `${displayName(table.name)} has triggers or foreign keys (${guards.join(', ')}), which this login cannot suspend`,
-      { hint: 'GRANT SET ON PARAMETER session_replication_role TO the login of the destination, or drop them.' },
+      {
+        hint: 'From PostgreSQL 15 on: GRANT SET ON PARAMETER session_replication_role TO the login of the destination; before, it must be a superuser. Or drop them.',
+      },
     );
   }
 }
@@ -137,12 +143,7 @@ class PostgresApplier implements GroupApplier {
   async begin(): Promise<GroupTransaction> {
     const session = this.#session;
     try {
-      const [row] = await pastFrozenHolders(this.#connection, session, this.#lockWaitMs, () =>
-        session.query(
-          'lock the group’s position',
-          `BEGIN; SELECT epoch, position, route_version FROM sluice.positions WHERE ${this.#where} FOR UPDATE`,
-        ),
-      );
+      const row = await this.#lockPosition();
       if (!row || Number(row['epoch']) !== this.#state.epoch || row['position'] !== this.#state.position) {
         throw new SluiceError(
           'FENCED',
@@ -207,6 +208,25 @@ class PostgresApplier implements GroupApplier {
       },
       rollback: () => this.#rollback(),
     };
+  }
+
+  /** Whoever holds the row and is at work is waited for, however long. */
+  async #lockPosition(): Promise<Row | undefined> {
+    const session = this.#session;
+    for (;;) {
+      try {
+        const [row] = await pastFrozenHolders(this.#connection, session, this.#lockWaitMs, () =>
+          session.query(
+            'lock the group’s position',
+            `BEGIN; SELECT epoch, position, route_version FROM sluice.positions WHERE ${this.#where} FOR UPDATE`,
+          ),
+        );
+        return row;
+      } catch (error) {
+        if (!hasCode(error, 'TIMEOUT')) throw error;
+        await session.run('roll back', ['ROLLBACK']);
+      }
+    }
   }
 
   async stage(block: Block): Promise<void> {

@@ -123,6 +123,8 @@ export class Connection {
   readonly options: PostgresOptions;
   readonly #config: pg.ClientConfig;
   readonly #pool: SessionPool<Session>;
+  /** As `server_version_num`, of the session opened last; null before the first. */
+  serverVersion: number | null = null;
   /** sslmode=prefer and absent: what the server turned out to support. */
   #plainText = false;
 
@@ -203,7 +205,11 @@ export class Connection {
           session = await attempt(this.#config);
         }
       }
-      await session.query('set up the session', SESSION_SETTINGS);
+      const [set] = await session.query(
+        'set up the session',
+        `${SESSION_SETTINGS}; SELECT current_setting('server_version_num') AS version`,
+      );
+      if (set?.['version']) this.serverVersion = Number(set['version']);
       return session;
     } catch (error) {
       throw classify(error, doing);

@@ -61,13 +61,13 @@ export class PostgresCopy extends PostgresFold implements CopySession {
     this.#planRead = true;
   }
 
-  async loadedChunks(): Promise<ReadonlySet<number>> {
+  async loadedChunks(): Promise<ReadonlyMap<number, number>> {
     const rows = await this.session.query(
       'read which chunks are in',
-      `SELECT chunk FROM sluice.chunks WHERE mapping_uid = $1 AND generation = $2`,
+      `SELECT chunk, rows FROM sluice.chunks WHERE mapping_uid = $1 AND generation = $2`,
       [this.options.mappingUid, this.options.generation],
     );
-    return new Set(rows.map((row) => Number(row['chunk'])));
+    return new Map(rows.map((row) => [Number(row['chunk']), Number(row['rows'])]));
   }
 
   async restart(): Promise<void> {

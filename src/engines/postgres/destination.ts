@@ -29,7 +29,7 @@ export class PostgresDestination implements Destination {
 
   constructor(connection: Connection) {
     this.#connection = connection;
-    this.remedies = remediesFor(connection.user);
+    this.remedies = remediesFor(connection);
     this.copies = new PostgresCopies(connection);
   }
 

@@ -96,9 +96,16 @@ function requireOptional(table: Table, name: string): void {
 }
 
 /** `user`: as whom the destination is written. */
-export function remediesFor(user: string | null): Remedies {
+/** `version`: the server's number, null while no session has been opened. GRANT … ON PARAMETER came with 15; before, only a superuser may. */
+export function suspendGuardsSql(user: string | null, version: number | null): string {
   const login = user === null ? 'CURRENT_USER' : quoteIdentifier(user);
-  return { ...remedies, suspendGuards: () => [`GRANT SET ON PARAMETER session_replication_role TO ${login}`] };
+  return version !== null && version < 150_000
+    ? `ALTER ROLE ${login} SUPERUSER`
+    : `GRANT SET ON PARAMETER session_replication_role TO ${login}`;
+}
+
+export function remediesFor(connection: Pick<Connection, 'user' | 'serverVersion'>): Remedies {
+  return { ...remedies, suspendGuards: () => [suspendGuardsSql(connection.user, connection.serverVersion)] };
 }
 
 const remedies: Omit<Remedies, 'suspendGuards'> = {

@@ -66,13 +66,13 @@ export class SqlServerCopy extends SqlServerFold implements CopySession {
     this.#planRead = true;
   }
 
-  async loadedChunks(): Promise<ReadonlySet<number>> {
+  async loadedChunks(): Promise<ReadonlyMap<number, number>> {
     const rows = await this.session.query(
       'read which chunks are in',
-      `SELECT chunk FROM sluice.chunks WHERE ${MAPPING} AND generation = @generation`,
+      `SELECT chunk, rows FROM sluice.chunks WHERE ${MAPPING} AND generation = @generation`,
       { uid: this.options.mappingUid, generation: this.options.generation },
     );
-    return new Set(rows.map((row) => numberOf(row, 'chunk') ?? 0));
+    return new Map(rows.map((row) => [numberOf(row, 'chunk') ?? 0, numberOf(row, 'rows') ?? 0]));
   }
 
   async restart(): Promise<void> {

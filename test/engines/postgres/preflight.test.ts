@@ -1,4 +1,5 @@
 import { expect } from 'chai';
+import { suspendGuardsSql } from '../../../src/engines/postgres/reshape.ts';
 import { randomBytes } from 'node:crypto';
 import { Connection } from '../../../src/engines/postgres/connection.ts';
 import { PostgresPreflight } from '../../../src/engines/postgres/preflight.ts';
@@ -127,5 +128,10 @@ describe('PostgreSQL preflight', () => {
     for (const sql of await fix()) await database.query(sql);
     expect(await fix()).to.deep.equal([]);
     await connection.close();
+  });
+
+  it('F45: the right to suspend triggers is granted from version 15 on; before, only a superuser has it', () => {
+    expect(suspendGuardsSql('me', 140_011)).to.equal('ALTER ROLE "me" SUPERUSER');
+    expect(suspendGuardsSql('me', 150_000)).to.equal('GRANT SET ON PARAMETER session_replication_role TO "me"');
   });
 });
