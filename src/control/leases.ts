@@ -68,9 +68,14 @@ export class Leases {
         expires_at: this.#context.dialect.inSeconds(queries, seconds),
       };
       // The leases of jobs are made and given up, so nobody's is the common case.
-      const made = { lease_key: key, ...held, acquired_at: now };
-      if ((await this.#context.dialect.insertMissing(queries, 'leases', [made], ['lease_key'])) === 1)
-        return leaseOf(key, asked, seconds);
+      if (!(await queries('leases').where('lease_key', key).first('lease_key'))) {
+        try {
+          await queries('leases').insert({ lease_key: key, ...held, acquired_at: now });
+          return leaseOf(key, asked, seconds);
+        } catch (error) {
+          if (!this.#context.dialect.isDuplicate(error)) throw error;
+        }
+      }
       await queries('leases').where({ lease_key: key, owner: owner.id }).update(held);
       await queries('leases')
         .where('lease_key', key)

@@ -11,6 +11,8 @@ export interface WorldToSqlServer extends World {
   readonly target: SqlServerTestDatabase;
   /** Waits until `public.table` of the source and `dbo.table` of the target hold the same rows, cell by cell. */
   equal(table: string, ms?: number): Promise<void>;
+  /** The mapping of a source table. */
+  idOf(table: string): Promise<number>;
   /** Asks for a full sync and waits until it is done. */
   copyAgain(mappingId: number): Promise<void>;
 }
@@ -74,6 +76,13 @@ export async function createWorldToSqlServer(
             `${table}: ${ours.length} rows at the source, ${there.rows.length} here; missing ${missing.join()}; extra ${extra.join()}`,
           );
       }, ms),
+    idOf: async (table) => {
+      const [row] = await world.control.query<{ mapping_id: number }>(
+        'SELECT mapping_id FROM table_mappings WHERE source_table = $1',
+        [table],
+      );
+      return row?.mapping_id ?? 0;
+    },
     copyAgain: async (mappingId) => {
       await world.control.query('UPDATE table_mappings SET is_full_sync = 1 WHERE mapping_id = $1', [mappingId]);
       await eventually(async () => {

@@ -28,7 +28,7 @@ export async function takeGroup(
   // Beside each other: opening a session takes several round trips.
   const lookup = connection.query(
     'look up the former owner',
-    `SELECT owner_session FROM sluice.positions WHERE ${GROUP}`,
+    `SELECT owner_session FROM sluice.positions WITH (READUNCOMMITTED) WHERE ${GROUP}`,
     named,
   );
   lookup.catch(() => undefined);
@@ -43,33 +43,28 @@ export async function takeGroup(
     const mine = (locker = await Locker.of(connection, session, options.lockWaitMs));
     await mine.enter(name);
     const former = textOf(before, 'owner_session');
-    const row = await session.transaction(async () => {
-      await mine.past(name, () => session.query('lock the group’s position', Locker.lockSql(name)), former);
-      if (!before && create !== null)
-        await session.query(
-          'create the group’s position',
-          `INSERT INTO sluice.positions (stream, apply_group, epoch, position) SELECT @stream, @group, @epoch - 1, @position
-            WHERE NOT EXISTS (SELECT 1 FROM sluice.positions WHERE ${GROUP})`,
-          { ...named, epoch, position: create },
-        );
-      // An epoch is taken once: the row's epoch must be lower (PROTOCOL, Ownership).
-      const [taken] = await session.query(
-        'take the group over',
-        `UPDATE sluice.positions SET epoch = @epoch, owner_session = @session, updated_at = SYSUTCDATETIME()
-          OUTPUT inserted.position AS position, inserted.route_version AS route_version WHERE ${GROUP} AND epoch < @epoch`,
-        { ...named, epoch, session: mine.id },
-      );
-      if (!taken) throw new SluiceError('FENCED', `the group ${group} of ${stream} has a newer owner`);
-      await session.query(
-        'discard pieces of earlier owners',
-        `DELETE FROM sluice.pieces WHERE ${GROUP} AND epoch < @epoch`,
-        {
-          ...named,
-          epoch,
-        },
-      );
-      return taken;
-    });
+    const where = `stream = ${quoteLiteral(stream)} AND apply_group = ${quoteLiteral(group)}`;
+    // One batch to its COMMIT: who takes over and freezes holds nothing. An epoch is taken once: the row's epoch must be lower
+    // (PROTOCOL, Ownership).
+    const take = [
+      'BEGIN TRANSACTION',
+      Locker.lockSql(name),
+      ...(before || create === null
+        ? []
+        : [
+            `INSERT INTO sluice.positions (stream, apply_group, epoch, position)
+             SELECT ${quoteLiteral(stream)}, ${quoteLiteral(group)}, ${epoch - 1}, ${quoteLiteral(create)}
+              WHERE NOT EXISTS (SELECT 1 FROM sluice.positions WHERE ${where})`,
+          ]),
+      `UPDATE sluice.positions SET epoch = ${epoch}, owner_session = ${quoteLiteral(mine.id)}, updated_at = SYSUTCDATETIME()
+        OUTPUT inserted.position AS position, inserted.route_version AS route_version WHERE ${where} AND epoch < ${epoch}`,
+      // Pieces of earlier owners.
+      `DELETE FROM sluice.pieces WHERE ${where} AND epoch < (SELECT epoch FROM sluice.positions WHERE ${where})`,
+      'COMMIT TRANSACTION',
+    ];
+    const rows = await mine.past(name, () => session.query('take the group over', take.join(';\n')), former);
+    const row = rows.find((candidate) => 'position' in candidate);
+    if (!row) throw new SluiceError('FENCED', `the group ${group} of ${stream} has a newer owner`);
     const state: GroupState = {
       stream,
       group,

@@ -12,7 +12,7 @@ import type { Cell } from '../../model/changes.ts';
 import type { ChecksumBlock, ChecksumRequest, Checksummer, RowChecksum } from '../contract.ts';
 import { blocksOf, rowMd5 } from '../row-md5.ts';
 import { SqlServerCatalog } from './catalog.ts';
-import type { Connection, Parameters } from './connection.ts';
+import type { Connection, Parameters, Session } from './connection.ts';
 import { keyStatements } from './fetch.ts';
 import { compareTuples, keyExpression, keyParameter } from './key-values.ts';
 import { readRows } from './rows.ts';
@@ -49,7 +49,9 @@ export class SqlServerChecksummer implements Checksummer {
       FROM ${quoteTable(request.table)} AS t${below} ORDER BY ${orders.map((order) => `${order} DESC`).join(', ')}`;
     const on = names.map((name) => `t.${name} = l.${name}`).join(' AND ');
     const sql = `SELECT ${list(described)} FROM (${last}) AS l JOIN ${quoteTable(request.table)} AS t ON ${on} ORDER BY ${orders.join(', ')}`;
-    return blocksOf(this.#read(described, sql, bound), integer(request.blockRows));
+    return this.#connection.use((session) =>
+      blocksOf(read(session, described, sql, bound), integer(request.blockRows)),
+    );
   }
 
   async rows(
@@ -62,7 +64,7 @@ export class SqlServerChecksummer implements Checksummer {
     const to = compareKey(key, request.to, '<=', 'l', bound);
     const orders = key.map((column) => ordered(column, `t.${quoteIdentifier(column.name)}`));
     const sql = `SELECT ${list(described)} FROM ${quoteTable(request.table)} AS t WHERE ${from} AND ${to} ORDER BY ${orders.join(', ')}`;
-    return collect(this.#read(described, sql, bound));
+    return this.#connection.use((session) => collect(read(session, described, sql, bound)));
   }
 
   /** Keys without a row are left out. */
@@ -72,13 +74,15 @@ export class SqlServerChecksummer implements Checksummer {
     const { given, statements } = keyStatements(described.key, keys);
     const names = described.key.map((_, i) => `v${i}`).join(', ');
     const on = described.key.map((column, i) => `t.${quoteIdentifier(column.name)} = k.k${i}`).join(' AND ');
-    const found: RowChecksum[] = [];
-    for (const { values, parameters } of statements) {
-      const sql = `SELECT ${list(described)} FROM ${quoteTable(request.table)} AS t
-        JOIN (SELECT DISTINCT ${given} FROM (VALUES ${values}) AS v(${names})) AS k ON ${on}`;
-      found.push(...(await collect(this.#read(described, sql, parameters))));
-    }
-    return found;
+    return this.#connection.use(async (session) => {
+      const found: RowChecksum[] = [];
+      for (const { values, parameters } of statements) {
+        const sql = `SELECT ${list(described)} FROM ${quoteTable(request.table)} AS t
+          JOIN (SELECT DISTINCT ${given} FROM (VALUES ${values}) AS v(${names})) AS k ON ${on}`;
+        found.push(...(await collect(read(session, described, sql, parameters))));
+      }
+      return found;
+    });
   }
 
   /** The columns' types. Throws SCHEMA_CHANGED when one is gone. */
@@ -91,23 +95,19 @@ export class SqlServerChecksummer implements Checksummer {
     };
     return { request, key: request.key.map(find), columns: request.columns.map(find) };
   }
+}
 
-  async *#read(
-    { request, key, columns }: Described,
-    sql: string,
-    parameters: Parameters,
-  ): AsyncGenerator<RowChecksum, void, void> {
-    const session = await this.#connection.open();
-    try {
-      const width = key.length + columns.length;
-      const doing = `compute checksums of ${displayName(request.table)}`;
-      for await (const { cells } of readRows(session, doing, sql, { parameters })) {
-        for (let at = 0; at < cells.length; at += width)
-          yield { key: cells.slice(at, at + key.length), md5: rowMd5(cells, at + key.length, columns.length) };
-      }
-    } finally {
-      await this.#connection.release(session);
-    }
+async function* read(
+  session: Session,
+  { request, key, columns }: Described,
+  sql: string,
+  parameters: Parameters,
+): AsyncGenerator<RowChecksum, void, void> {
+  const width = key.length + columns.length;
+  const doing = `compute checksums of ${displayName(request.table)}`;
+  for await (const { cells } of readRows(session, doing, sql, { parameters })) {
+    for (let at = 0; at < cells.length; at += width)
+      yield { key: cells.slice(at, at + key.length), md5: rowMd5(cells, at + key.length, columns.length) };
   }
 }
 

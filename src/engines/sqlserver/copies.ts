@@ -17,14 +17,17 @@ import { SqlServerCopy } from './copy.ts';
 import { SqlServerFold } from './fold.ts';
 import { announceRoute, GROUP, holdMapping, MAPPING } from './hold.ts';
 import { createBacklogSql, stagingOf } from './home.ts';
-import { groupLock, Locker, mappingLock } from './locks.ts';
+import { groupLock, Locker, mappingLock, pastFrozenWriters } from './locks.ts';
 import { addColumns, reshapeRoute } from './reshape.ts';
 import { numberOf, textOf } from './row-values.ts';
 import { ROUTE_COLUMNS, routeOf } from './routes.ts';
-import { quoteTable } from './sql.ts';
+import { quoteLiteral, quoteTable } from './sql.ts';
 import { stagingSql } from './staging.ts';
 
 class NotReshaped extends Error {}
+
+/** Mappings that one statement names. */
+const UIDS_AT_ONCE = 1000;
 
 /** What a generation says of its unfinished copy and its backlog. */
 const UNFINISHED = 'copy_generation, copy_route, copy_request, backlog, backlog_generation, last_generation';
@@ -52,13 +55,23 @@ export class SqlServerCopies implements CopyDestination {
 
   /** A second round trip where there are backlogs. */
   async states(mappingUids: readonly string[]): Promise<GenerationState[]> {
-    if (mappingUids.length === 0) return [];
-    const rows = await this.#connection.query(
-      'read the state of copies',
-      `SELECT ${ROUTE_COLUMNS}, live_generation, finished_request, copy_request, copy_epoch FROM sluice.generations
-        WHERE mapping_uid IN (SELECT value COLLATE Latin1_General_BIN2 FROM OPENJSON(@uids))`,
-      { uids: JSON.stringify(mappingUids) },
-    );
+    const rows: Row[] = [];
+    for (let at = 0; at < mappingUids.length; at += UIDS_AT_ONCE) {
+      // Ours, so literals; OPENJSON needs compatibility level 130, and parameters end at 2,100.
+      const uids = mappingUids
+        .slice(at, at + UIDS_AT_ONCE)
+        .map(quoteLiteral)
+        .join(', ');
+      rows.push(
+        ...(await pastFrozenWriters(this.#connection, () =>
+          this.#connection.query(
+            'read the state of copies',
+            `SELECT ${ROUTE_COLUMNS}, live_generation, finished_request, copy_request, copy_epoch FROM sluice.generations
+              WHERE mapping_uid IN (${uids})`,
+          ),
+        )),
+      );
+    }
     const bytes = await this.#backlogBytes(rows);
     return rows.map((row) => {
       const mappingUid = textOf(row, 'mapping_uid') ?? '';
@@ -82,7 +95,7 @@ export class SqlServerCopies implements CopyDestination {
       const table = quoteTable(backlogTable(textOf(row, 'mapping_uid') ?? '', generation));
       // One that is gone by now (its copy has finished) is left out; statements are bound when they are reached.
       return [
-        `IF OBJECT_ID(N'${table}', N'U') IS NOT NULL SELECT ${i} AS place, SUM(CAST(bytes AS bigint)) AS bytes FROM ${table} WITH (READPAST)`,
+        `IF OBJECT_ID(N'${table}', N'U') IS NOT NULL SELECT ${i} AS place, SUM(CAST(bytes AS bigint)) AS bytes FROM ${table} WITH (READCOMMITTEDLOCK, READPAST)`,
       ];
     });
     if (sums.length === 0) return new Map();

@@ -11,7 +11,7 @@ import { SqlServerCopies } from './copies.ts';
 import { design } from './ddl.ts';
 import { GROUP } from './hold.ts';
 import { prepareHome, stagingOf } from './home.ts';
-import { groupLock, Locker, mappingLock } from './locks.ts';
+import { groupLock, Locker, mappingLock, pastFrozenWriters } from './locks.ts';
 import { remedies } from './reshape.ts';
 import { numberOf, textOf } from './row-values.ts';
 import { quoteTable } from './sql.ts';
@@ -41,11 +41,13 @@ export class SqlServerDestination implements Destination {
   }
 
   async groups(stream: string): Promise<GroupState[]> {
-    const rows = await this.#connection.query(
-      'read the positions',
-      `SELECT apply_group, epoch, position, route_version FROM sluice.positions
-        WHERE stream = CAST(@stream AS nvarchar(300)) ORDER BY apply_group`,
-      { stream },
+    const rows = await pastFrozenWriters(this.#connection, () =>
+      this.#connection.query(
+        'read the positions',
+        `SELECT apply_group, epoch, position, route_version FROM sluice.positions
+          WHERE stream = CAST(@stream AS nvarchar(300)) ORDER BY apply_group`,
+        { stream },
+      ),
     );
     return rows.map((row) => ({
       stream,

@@ -10,7 +10,7 @@ import { SqlServerCatalog } from './catalog.ts';
 import type { Connection, Session } from './connection.ts';
 import { requireUnguarded } from './guards.ts';
 import { announceRoute, GROUP, MAPPING } from './hold.ts';
-import { groupLock, isLockFailure, mappingLock, type Locker } from './locks.ts';
+import { groupLock, isLockFailure, mappingLock, pastFrozenWriters, type Locker } from './locks.ts';
 import { numberOf, textOf } from './row-values.ts';
 import { quoteTable } from './sql.ts';
 import { TableApplier } from './table-applier.ts';
@@ -62,10 +62,11 @@ export class SqlServerFold implements FoldSession {
   async position(): Promise<Position | null> {
     const { stream, group } = this.options;
     if (stream === null) return null;
-    const [row] = await this.connection.query(
-      'read the group’s position',
-      `SELECT position FROM sluice.positions WHERE ${GROUP}`,
-      { stream, group },
+    const [row] = await pastFrozenWriters(this.connection, () =>
+      this.connection.query('read the group’s position', `SELECT position FROM sluice.positions WHERE ${GROUP}`, {
+        stream,
+        group,
+      }),
     );
     return textOf(row, 'position') as Position | null;
   }
@@ -76,7 +77,7 @@ export class SqlServerFold implements FoldSession {
       this.session.query(
         'measure the backlog',
         // What the stream is just appending is not waited for.
-        `SELECT COALESCE(SUM(CAST(bytes AS bigint)), 0) AS bytes FROM ${this.#backlog()} WITH (READPAST)
+        `SELECT COALESCE(SUM(CAST(bytes AS bigint)), 0) AS bytes FROM ${this.#backlog()} WITH (READCOMMITTEDLOCK, READPAST)
           WHERE seq > COALESCE(@folded, (SELECT folded_seq FROM sluice.generations WHERE ${MAPPING}))`,
         { uid: this.options.mappingUid, folded: this.filling?.folded ?? null },
       ),

@@ -10,7 +10,7 @@
  */
 import { SluiceError, hasCode } from '../../model/errors.ts';
 import type { Connection, Parameters, Session } from './connection.ts';
-import { textOf } from './row-values.ts';
+import { numberOf, textOf } from './row-values.ts';
 import { quoteLiteral } from './sql.ts';
 
 export function groupLock(stream: string, group: string): string {
@@ -56,12 +56,12 @@ export class Locker {
     return new Locker(connection, session, lockWaitMs, id);
   }
 
-  /** Outside a transaction: makes the row that is locked where it is missing, forgets sessions that are gone, and announces this one. */
+  /** Outside a transaction, waiting for nobody: makes the row that is locked where it is missing, forgets sessions that are gone, and announces this one. */
   async enter(name: string): Promise<void> {
     const enter = () =>
       this.#session.query(
         'make a row to lock',
-        `INSERT INTO sluice.locks (name) SELECT @name WHERE NOT EXISTS (SELECT 1 FROM sluice.locks WHERE name = CAST(@name AS nvarchar(440)));
+        `INSERT INTO sluice.locks (name) SELECT @name WHERE NOT EXISTS (SELECT 1 FROM sluice.locks WITH (READUNCOMMITTED) WHERE name = CAST(@name AS nvarchar(440)));
          DELETE FROM sluice.lockers WHERE name = CAST(@name AS nvarchar(440)) AND HAS_PERMS_BY_NAME(NULL, NULL, N'VIEW SERVER STATE') = 1
            AND session NOT IN (SELECT ${SESSION_ID} FROM sys.dm_exec_sessions AS s);
          ${ANNOUNCE}`,
@@ -149,33 +149,68 @@ export class Locker {
    * waited for.
    */
   async endCopiers(mappingUid: string): Promise<void> {
-    await this.#kill(`${LOCKERS} AND l.is_copier = 1`, { name: mappingLock(mappingUid), me: this.id }).catch(
-      () => undefined,
-    );
+    await killSessions(this.#connection, `${LOCKERS} AND l.is_copier = 1`, {
+      name: mappingLock(mappingUid),
+      me: this.id,
+    }).catch(() => undefined);
   }
 
   #terminate(id: string): Promise<void> {
-    return this.#kill(`FROM sys.dm_exec_sessions AS s WHERE ${SESSION_ID} = @id`, { id });
+    return killSessions(this.#connection, `FROM sys.dm_exec_sessions AS s WHERE ${SESSION_ID} = @id`, { id });
   }
 
   /** An idle session inside a transaction does nothing; one at work is waited for. */
   #terminateFrozen(name: string): Promise<void> {
-    return this.#kill(
+    return killSessions(
+      this.#connection,
       `${LOCKERS} AND (s.status = N'sleeping' AND s.open_transaction_count > 0 OR s.status LIKE N'idle in transaction%')
-        AND s.last_request_end_time < DATEADD(millisecond, -@idle, GETDATE())`,
+        AND s.last_request_end_time < DATEADD(millisecond, -CAST(@idle AS int), GETDATE())`,
       { name, me: this.id, idle: this.#lockWaitMs },
     );
   }
+}
 
-  /** Finds and ends in one round trip. KILL needs ALTER ANY CONNECTION, and takes no parameter. */
-  async #kill(sessions: string, parameters: Parameters): Promise<void> {
-    await this.#connection.query(
-      'end sessions that hold a lock',
-      `DECLARE @kill nvarchar(max) = N'';
-       SELECT @kill = @kill + N'KILL ' + CAST(s.session_id AS nvarchar(12)) + N'; ' ${sessions};
-       IF @kill <> N'' EXEC (@kill)`,
-      parameters,
-    );
+/** A read of a position or state that takes this long waits for a row that somebody has written and not committed. */
+const SLOW_READ_MS = 15_000;
+
+/**
+ * Runs `read`, which takes no lock of ours. Without row versions it waits for whoever has just written the row, for a moment;
+ * when that goes on, those of our sessions that block somebody and are idle inside their transaction are ended. A server that is
+ * not asked this way (no sys.dm_exec_requests) has row versions.
+ */
+export async function pastFrozenWriters<T>(connection: Connection, read: () => Promise<T>): Promise<T> {
+  const timer = setInterval(() => {
+    void killSessions(
+      connection,
+      `FROM (SELECT DISTINCT blocking_session_id AS id FROM sys.dm_exec_requests) AS r
+        INNER JOIN sys.dm_exec_sessions AS s ON s.session_id = r.id
+        WHERE s.status = N'sleeping' AND s.open_transaction_count > 0
+          AND s.last_request_end_time < DATEADD(millisecond, -CAST(@idle AS int), GETDATE())
+          AND ${SESSION_ID} IN (SELECT l.session FROM sluice.lockers AS l WITH (READUNCOMMITTED))`,
+      { idle: SLOW_READ_MS },
+    ).catch(() => undefined);
+  }, SLOW_READ_MS);
+  timer.unref();
+  try {
+    return await read();
+  } finally {
+    clearInterval(timer);
+  }
+}
+
+/** KILL needs ALTER ANY CONNECTION, and takes no parameter. One that fails (it is gone) keeps no other from being ended. */
+async function killSessions(connection: Connection, sessions: string, parameters: Parameters): Promise<void> {
+  const rows = await connection.query(
+    'look for sessions that hold a lock',
+    `SELECT DISTINCT s.session_id AS spid ${sessions}`,
+    parameters,
+  );
+  for (const row of rows) {
+    const spid = numberOf(row, 'spid');
+    if (spid === null || !Number.isSafeInteger(spid)) continue;
+    await connection
+      .use((session) => session.run('end a session that holds a lock', [`KILL ${spid}`]))
+      .catch(() => undefined);
   }
 }
 
