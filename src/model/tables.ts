@@ -8,7 +8,7 @@ export interface TableName {
 
 /** For messages and logs only: never becomes SQL. */
 export function displayName(name: TableName): string {
-  return `${name.schema}.${name.table}`;
+  return name.schema === '' ? name.table : `${name.schema}.${name.table}`;
 }
 
 export interface Column {
