@@ -149,6 +149,11 @@ export class Arena {
     closeSync(log);
   }
 
+  /** 0: it does not run. */
+  get servicePid(): number {
+    return this.#service?.pid ?? 0;
+  }
+
   /** Drains and ends the service; its peak resident size in bytes. */
   async stopService(): Promise<number> {
     const child = this.#service;

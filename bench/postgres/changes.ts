@@ -4,8 +4,9 @@
  */
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Arena } from './arena.ts';
+import { cpuSeconds } from './cpu.ts';
 import { dropSlots } from './full-copy.ts';
-import { alternate, ratio, say, seconds } from '../report.ts';
+import { alternate, median, ratio, say, seconds } from '../report.ts';
 import { createTable, fill, fingerprint, values } from './tables.ts';
 
 export interface Workload {
@@ -57,24 +58,38 @@ const NATIVE = ['native_one', 'native_two'] as const;
 
 export async function benchChanges(arena: Arena, workload: Workload, rounds: number): Promise<void> {
   say(`\nChanges: ${workload.name}`);
-  const times = { sluice: [] as number[], native_one: [] as number[], native_two: [] as number[] };
+  const runs = { sluice: [] as Run[], native_one: [] as Run[], native_two: [] as Run[] };
   for (let round = 0; round < rounds; round++) {
     await prepare(arena, workload);
     const truth = await arena.value('source', fingerprint('orders'));
     for (const arm of alternate(['native_one', 'sluice', 'native_two'] as const, round)) {
       await arena.settle();
       const database = arm === 'sluice' ? 'destination' : arm;
-      times[arm].push(await (arm === 'sluice' ? applyWithSluice(arena) : applyNatively(arena, arm)));
+      runs[arm].push(await (arm === 'sluice' ? applyWithSluice(arena) : applyNatively(arena, arm)));
       const found = await arena.value(database, fingerprint('orders'));
       if (found !== truth) throw new Error(`${arm}: ${database} holds ${found}, the source ${truth}`);
     }
     await clear(arena);
   }
-  say(`  sluice       ${seconds(times.sluice)} s`);
-  say(`  native       ${seconds(times.native_one)} s`);
-  say(`  native again ${seconds(times.native_two)} s`);
-  say(`  native / native again (noise) = ${ratio(times.native_one, times.native_two)}`);
-  say(`  native / sluice = ${ratio(times.native_one, times.sluice)}  (target ≥ 1.0)`);
+  const times = (arm: keyof typeof runs) => runs[arm].map((run) => run.seconds);
+  for (const [name, arm] of [
+    ['sluice', 'sluice'],
+    ['native', 'native_one'],
+    ['native again', 'native_two'],
+  ] as const) {
+    const cpu = Object.keys(runs[arm][0]?.cpu ?? {})
+      .map((process) => `${process} ${median(runs[arm].map((run) => run.cpu[process] ?? 0)).toFixed(2)}`)
+      .join(', ');
+    say(`  ${name.padEnd(12)} ${seconds(times(arm))} s   processor seconds: ${cpu}`);
+  }
+  say(`  native / native again (noise) = ${ratio(times('native_one'), times('native_two'))}`);
+  say(`  native / sluice = ${ratio(times('native_one'), times('sluice'))}  (target ≥ 1.0)`);
+}
+
+interface Run {
+  readonly seconds: number;
+  /** By process. */
+  readonly cpu: Readonly<Record<string, number>>;
 }
 
 /** Every destination holds the base rows and a slot holds what follows; then the work is done at the source. */
@@ -106,18 +121,32 @@ async function prepare(arena: Arena, workload: Workload): Promise<void> {
   await arena.query('source', 'RESET synchronous_commit');
 }
 
-async function applyWithSluice(arena: Arena): Promise<number> {
-  const time = timed(arena, 'destination', `slot_name NOT IN ('${NATIVE.join(`', '`)}')`);
+async function applyWithSluice(arena: Arena): Promise<Run> {
+  const run = timed(arena, 'destination', `slot_name NOT IN ('${NATIVE.join(`', '`)}')`, async () => ({
+    service: arena.servicePid,
+    destination: Number(
+      await arena.value(
+        'postgres',
+        `SELECT coalesce(max(pid), 0) FROM pg_stat_activity
+          WHERE datname = 'destination' AND application_name <> 'sluice bench'
+            AND query LIKE ANY (ARRAY['%sluice.positions%', '%sluice.generations%', 'COPY%', '%COPY%', 'UPDATE%', '%pg_temp%'])`,
+      ),
+    ),
+  }));
   arena.startService();
-  const result = await time;
+  const result = await run;
   await arena.stopService();
   return result;
 }
 
-async function applyNatively(arena: Arena, name: string): Promise<number> {
-  const time = timed(arena, name, `slot_name = '${name}'`);
+async function applyNatively(arena: Arena, name: string): Promise<Run> {
+  const run = timed(arena, name, `slot_name = '${name}'`, async () => ({
+    worker: Number(
+      await arena.value('postgres', `SELECT coalesce(max(pid), 0) FROM pg_stat_subscription WHERE subname = '${name}'`),
+    ),
+  }));
   await arena.query(name, `ALTER SUBSCRIPTION ${name} ENABLE`);
-  const result = await time;
+  const result = await run;
   await arena.query(name, `ALTER SUBSCRIPTION ${name} DISABLE`);
   while (
     (await arena.value('source', `SELECT active FROM pg_replication_slots WHERE slot_name = '${name}'`)) === 'true'
@@ -126,12 +155,32 @@ async function applyNatively(arena: Arena, name: string): Promise<number> {
   return result;
 }
 
-async function timed(arena: Arena, database: string, slot: string): Promise<number> {
-  while ((await arena.value('source', `SELECT count(*) FROM pg_replication_slots WHERE ${slot} AND active`)) === '0')
+/** `processes`: whose work counts besides the walsender's, asked for once the mark is there. */
+async function timed(
+  arena: Arena,
+  database: string,
+  slot: string,
+  processes: () => Promise<Record<string, number>>,
+): Promise<Run> {
+  let walsender = 0;
+  while (walsender === 0) {
+    walsender = Number(
+      await arena.value(
+        'source',
+        `SELECT coalesce(max(active_pid), 0) FROM pg_replication_slots WHERE ${slot} AND active`,
+      ),
+    );
     await sleep(5);
+  }
   const started = performance.now();
+  // Starting up is not applying.
+  const before = cpuSeconds(arena.servicePid);
   while ((await arena.value(database, `SELECT count(*) FROM orders WHERE id = ${MARK}`)) === '0') await sleep(10);
-  return (performance.now() - started) / 1000;
+  const elapsed = (performance.now() - started) / 1000;
+  const pids: Record<string, number> = { walsender, ...(await processes()) };
+  const cpu = Object.fromEntries(Object.entries(pids).map(([name, pid]) => [name, cpuSeconds(pid)]));
+  if (cpu['service'] !== undefined) cpu['service'] -= before;
+  return { seconds: elapsed, cpu: { ...cpu, sum: Object.values(cpu).reduce((sum, each) => sum + each, 0) } };
 }
 
 async function clear(arena: Arena): Promise<void> {

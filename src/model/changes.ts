@@ -42,6 +42,11 @@ export interface TableChanges {
   readonly before: number[];
   readonly after: number[];
   readonly cells: ChangeCell[];
+  /**
+   * The rows as the source sent them, where it keeps them so: `cells` is then made when it is first asked for. Whoever needs
+   * a few cells takes them from here.
+   */
+  readonly images?: RowImages;
   /** Some cell of an after-row is absent. */
   hasAbsent: boolean;
   /**
@@ -49,6 +54,14 @@ export interface TableChanges {
    * transactions that made them (PostgreSQL: transaction ids). A decoded commit may not be visible yet.
    */
   readonly visibility: string[];
+}
+
+/** Rows in the form in which their engine's stream has them, opaque outside it. Row r is the one that begins at `cells[r * width]`. */
+export interface RowImages {
+  /** The row's cell of this column of the relation. */
+  cell(row: number, column: number): ChangeCell;
+  /** The row was sent with all its cells. One that was not may still have them all, from the row that it was before. */
+  isWhole(row: number): boolean;
 }
 
 /**
@@ -89,4 +102,10 @@ export interface CaptureSuccessor {
 
 export function emptyTableChanges(relation: ChangeRelation): TableChanges {
   return { relation, ops: [], before: [], after: [], cells: [], hasAbsent: false, visibility: [] };
+}
+
+/** The cell of `column` in the row that begins at `at`. */
+export function cellAt(changes: TableChanges, at: number, column: number): ChangeCell {
+  const { images } = changes;
+  return images ? images.cell(at / changes.relation.columns.length, column) : changes.cells[at + column];
 }

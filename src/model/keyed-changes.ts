@@ -1,4 +1,4 @@
-import type { ChangeCell } from './changes.ts';
+import type { ChangeCell, ChangeRelation, RowImages } from './changes.ts';
 
 /**
  * Changes of one table after collapse: at most one entry per key, what the table must look like afterwards.
@@ -17,6 +17,11 @@ export interface KeyedChanges {
   /** Rows that must exist afterwards, flat, `columns.length` cells each. Key cells are never absent. */
   readonly upserts: readonly ChangeCell[];
   /**
+   * The upserts as the source sent them, where all of them came so: for a destination that understands that form, which then
+   * leaves `upserts` alone (it is made when first asked for). Whoever copies these changes with other upserts leaves it out.
+   */
+  readonly images?: UpsertImages | null;
+  /**
    * The first so many upserts are complete rows made within these changes, under keys that no row had before them: a destination
    * that is exactly where these changes begin can insert them without looking.
    */
@@ -30,4 +35,13 @@ export interface KeyedChanges {
   readonly hasAbsent: boolean;
   readonly deleteCount: number;
   readonly upsertCount: number;
+}
+
+export interface UpsertImages {
+  readonly relation: ChangeRelation;
+  /** By column of the upserts: its place in the relation. */
+  readonly columns: readonly number[];
+  /** By upsert: the rows it is among, and its number there. Every row is whole. */
+  readonly images: readonly RowImages[];
+  readonly rows: readonly number[];
 }

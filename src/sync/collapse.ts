@@ -4,8 +4,8 @@
  * never NULL. The same code serves the live stream and the fold of a backlog.
  */
 import { isUtf8 } from 'node:buffer';
-import { Op, type ChangeCell, type TableChanges } from '../model/changes.ts';
-import type { KeyedChanges } from '../model/keyed-changes.ts';
+import { cellAt, Op, type ChangeCell, type RowImages, type TableChanges } from '../model/changes.ts';
+import type { KeyedChanges, UpsertImages } from '../model/keyed-changes.ts';
 import { SluiceError } from '../model/errors.ts';
 
 /** A slot's row was made within these changes: nothing of it is at the destination. */
@@ -13,6 +13,17 @@ const NONE = null;
 /** A slot's row lies at the destination under the slot's own key. */
 const SELF = undefined;
 type Base = readonly ChangeCell[] | typeof NONE | typeof SELF;
+
+/** Changes that were added, and where the carried columns lie in them. */
+interface Source {
+  readonly changes: TableChanges;
+  /** By carried column: its place in the relation, −1 when it is not there. */
+  readonly columns: readonly number[];
+  /** By key column. */
+  readonly key: readonly number[];
+  /** Every carried column is there. */
+  readonly hasAll: boolean;
+}
 
 export interface CollapseOptions {
   /**
@@ -22,7 +33,10 @@ export interface CollapseOptions {
   readonly types: ReadonlyMap<string, string> | null;
 }
 
-/** Collects changes of one table; `result` may be taken once. Memory: one row per distinct key. */
+/**
+ * Collects changes of one table; `result` may be taken once. A row that is whole is only pointed at, so that nothing of it is
+ * looked at here but its key. Memory: the changes that were added, and one entry per distinct key.
+ */
 export class Collapse {
   readonly #columns: readonly string[];
   readonly #key: readonly string[];
@@ -34,8 +48,14 @@ export class Collapse {
   /** The first change of the key made its row: before these changes no row had it. */
   #fresh: boolean[] = [];
   #bases: Base[] = [];
-  #slotKeys: ChangeCell[] = [];
-  #cells: ChangeCell[] = [];
+  /** Where the key was seen. */
+  #keyFrom: Source[] = [];
+  #keyAt: number[] = [];
+  /** Where the row lies: in these changes, from this cell on. Null: it is `#own`, or there is none. */
+  #from: (Source | null)[] = [];
+  #at: number[] = [];
+  /** Rows that were put together, or lack something. */
+  #own = new Map<number, ChangeCell[]>();
   #truncate = false;
   #visibility = new Set<string>();
   #bytes = 0;
@@ -65,41 +85,42 @@ export class Collapse {
   }
 
   add(changes: TableChanges): void {
-    const { ops, before, after, cells } = changes;
-    const stride = changes.relation.columns.length;
-    const source = this.#columns.map((name) => {
+    const { ops, before, after } = changes;
+    const columns = this.#columns.map((name) => {
       const at = changes.relation.columns.indexOf(name);
       const type = this.#types?.get(name);
       return type === undefined || this.#key.includes(name) || type === changes.relation.columnTypes[at] ? at : -1;
     });
-    const keySource = this.#key.map((name) => changes.relation.columns.indexOf(name));
-    if (keySource.includes(-1)) {
+    const key = this.#key.map((name) => changes.relation.columns.indexOf(name));
+    if (key.includes(-1)) {
       throw new SluiceError(
         'SCHEMA_CHANGED',
         `a key column of ${changes.relation.name.schema}.${changes.relation.name.table} is gone`,
       );
     }
+    const source: Source = { changes, columns, key, hasAll: !columns.includes(-1) };
     for (const token of changes.visibility) this.#visibility.add(token);
     for (let i = 0; i < ops.length; i++) {
       const op = ops[i];
       const oldAt = before[i] ?? -1;
       const newAt = after[i] ?? -1;
+      if (oldAt >= 0 && !changes.images) this.#count(changes.cells, oldAt, changes.relation.columns.length);
       switch (op) {
         case Op.Insert:
-          this.#insert(cells, newAt, source, keySource);
+          this.#insert(source, newAt);
           break;
         case Op.Update:
-          this.#update(cells, oldAt, newAt, source, keySource);
+          this.#update(source, oldAt, newAt);
           break;
         case Op.Delete:
-          this.#kill(this.#slot(cells, oldAt, keySource));
+          this.#kill(this.#slot(source, oldAt));
           break;
         case Op.Truncate:
           this.#reset();
           this.#truncate = true;
           break;
         default:
-          throw new SluiceError('INTERNAL', `unknown change ${String(op)} (row of ${stride} columns)`);
+          throw new SluiceError('INTERNAL', `unknown change ${String(op)}`);
       }
     }
   }
@@ -113,7 +134,7 @@ export class Collapse {
     let hasAbsent = false;
     for (let slot = 0; slot < this.#alive.length; slot++) {
       if (this.#alive[slot]) (this.#isNew(slot) ? fresh : others).push(slot);
-      else if (!this.#truncate) for (let k = 0; k < keyWidth; k++) deletes.push(this.#slotKeys[slot * keyWidth + k]);
+      else if (!this.#truncate) for (const cell of this.#keyCells(slot)) deletes.push(cell);
     }
     others.forEach((slot, i) => {
       if (!this.#isIncomplete(slot)) return;
@@ -121,12 +142,20 @@ export class Collapse {
       const base = this.#bases[slot];
       if (base) bases.set(fresh.length + i, base);
     });
+    // Without these arrays' copies where rows are all new, as they mostly are.
+    const slots = others.length === 0 ? fresh : fresh.concat(others);
+    const rows = () => this.#rows(slots);
+    let upserts: ChangeCell[] | null = null;
     return {
       columns: this.#columns,
       key: this.#key,
       truncate: this.#truncate,
       deletes,
-      upserts: this.#rows([...fresh, ...others]),
+      // Cells are made only for a destination that does not take the rows as they came.
+      get upserts() {
+        return (upserts ??= rows());
+      },
+      images: this.#images(slots),
       newCount: fresh.length,
       bases,
       hasAbsent,
@@ -135,13 +164,34 @@ export class Collapse {
     };
   }
 
-  /** The cells of these slots; when they are all there are, in order, without copying. */
-  #rows(slots: readonly number[]): readonly ChangeCell[] {
-    if (slots.length === this.#alive.length && slots.every((slot, i) => slot === i)) return this.#cells;
-    const width = this.#columns.length;
+  #rows(slots: readonly number[]): ChangeCell[] {
     const cells: ChangeCell[] = [];
-    for (const slot of slots) for (let at = slot * width; at < (slot + 1) * width; at++) cells.push(this.#cells[at]);
+    for (const slot of slots) {
+      const from = this.#from[slot];
+      if (from) {
+        const { cells: all } = from.changes;
+        const at = this.#at[slot] ?? 0;
+        for (const column of from.columns) cells.push(all[at + column]);
+      } else for (const cell of this.#own.get(slot) ?? []) cells.push(cell);
+    }
     return cells;
+  }
+
+  /** The rows of these slots as they came; null: not all of them came so, or not with the same columns. */
+  #images(slots: readonly number[]): UpsertImages | null {
+    const first = this.#from[slots[0] ?? -1];
+    if (!first?.changes.images || this.#own.size > 0) return null;
+    const { relation } = first.changes;
+    const width = relation.columns.length;
+    const images: RowImages[] = [];
+    const rows: number[] = [];
+    for (const slot of slots) {
+      const from = this.#from[slot];
+      if (!from?.changes.images || from.changes.relation !== relation) return null;
+      images.push(from.changes.images);
+      rows.push((this.#at[slot] ?? 0) / width);
+    }
+    return { relation, columns: first.columns, images, rows };
   }
 
   #isNew(slot: number): boolean {
@@ -149,127 +199,118 @@ export class Collapse {
   }
 
   #isIncomplete(slot: number): boolean {
-    const width = this.#columns.length;
-    for (let at = slot * width; at < (slot + 1) * width; at++) if (this.#cells[at] === undefined) return true;
-    return false;
+    return this.#own.get(slot)?.includes(undefined) ?? false;
   }
 
-  #insert(cells: readonly ChangeCell[], at: number, source: readonly number[], keySource: readonly number[]): void {
-    const text = keyOf(cells, at, keySource);
+  #insert(source: Source, at: number): void {
+    const text = keyOf(source, at);
     const known = this.#slots.get(text);
-    if (known === undefined) {
-      this.#append(text, cells, at, source, keySource);
-      return;
-    }
-    this.#alive[known] = true;
-    this.#bases[known] = NONE;
+    const slot = known ?? this.#append(text, source, at, NONE);
+    if (known === undefined) this.#fresh[slot] = true;
+    this.#alive[slot] = true;
+    this.#bases[slot] = NONE;
     // A column that the relation does not have is NULL in a new row, never "as before".
-    this.#forget(known);
-    this.#put(known, cells, at, source, this.#types !== null);
+    this.#put(slot, source, at, null, this.#types === null ? null : undefined);
   }
 
-  /** The most frequent change by far: a row under a key not seen before. */
-  #append(
-    text: string,
-    cells: readonly ChangeCell[],
-    at: number,
-    source: readonly number[],
-    keySource: readonly number[],
-  ): void {
-    this.#slots.set(text, this.#alive.length);
-    this.#alive.push(true);
-    this.#fresh.push(true);
-    this.#bases.push(NONE);
-    for (const c of keySource) this.#slotKeys.push(cells[at + c]);
-    const without = this.#types === null ? null : undefined;
-    let bytes = 64 + text.length;
-    for (const from of source) {
-      const cell = from < 0 ? without : cells[at + from];
-      this.#cells.push(cell);
-      bytes += 16 + (cell ? cell.length : 0);
-    }
-    this.#bytes += bytes;
-  }
-
-  #update(
-    cells: readonly ChangeCell[],
-    oldAt: number,
-    newAt: number,
-    source: readonly number[],
-    keySource: readonly number[],
-  ): void {
-    const keyMoved = oldAt >= 0 && keyOf(cells, oldAt, keySource) !== keyOf(cells, newAt, keySource);
+  #update(source: Source, oldAt: number, newAt: number): void {
+    const keyMoved = oldAt >= 0 && keyOf(source, oldAt) !== keyOf(source, newAt);
     if (!keyMoved) {
       const keys = this.#alive.length;
-      const slot = this.#slot(cells, newAt, keySource);
-      if (slot === keys || !this.#alive[slot]) {
+      const slot = this.#slot(source, newAt);
+      const isFirst = slot === keys || !this.#alive[slot];
+      if (isFirst) {
         this.#alive[slot] = true;
         this.#bases[slot] = this.#truncate ? NONE : SELF;
-        this.#forget(slot);
       }
-      this.#put(slot, cells, newAt, source, true);
+      this.#put(slot, source, newAt, isFirst ? null : slot, undefined);
       return;
     }
-    const from = this.#slots.get(keyOf(cells, oldAt, keySource));
-    const width = this.#columns.length;
+    const from = this.#slots.get(keyOf(source, oldAt));
     let base: Base;
-    let carried: ChangeCell[] | null = null;
+    let carried: readonly ChangeCell[] | null = null;
     if (from !== undefined && this.#alive[from]) {
       base = this.#bases[from];
       if (base === SELF) base = this.#keyCells(from);
-      carried = this.#cells.slice(from * width, (from + 1) * width);
+      carried = this.#rows([from]);
     } else {
-      base = keySource.map((c) => cells[oldAt + c]);
+      base = source.key.map((column) => cellAt(source.changes, oldAt, column));
     }
-    this.#kill(from ?? this.#slot(cells, oldAt, keySource));
-    const slot = this.#slot(cells, newAt, keySource, true);
+    this.#kill(from ?? this.#slot(source, oldAt));
+    const slot = this.#slot(source, newAt, true);
     this.#alive[slot] = true;
     this.#bases[slot] = base;
-    this.#forget(slot);
-    if (carried) for (let c = 0; c < width; c++) this.#cells[slot * width + c] = carried[c];
-    this.#put(slot, cells, newAt, source, true);
+    this.#put(slot, source, newAt, carried, undefined);
   }
 
-  #slot(cells: readonly ChangeCell[], at: number, keySource: readonly number[], fresh = false): number {
-    const text = keyOf(cells, at, keySource);
-    let slot = this.#slots.get(text);
-    if (slot === undefined) {
-      slot = this.#alive.length;
-      this.#slots.set(text, slot);
-      this.#alive.push(false);
-      this.#fresh.push(fresh);
-      this.#bases.push(SELF);
-      for (const c of keySource) this.#slotKeys.push(cells[at + c]);
-      for (let c = 0; c < this.#columns.length; c++) this.#cells.push(undefined);
-      this.#bytes += 64 + text.length;
-    }
+  #slot(source: Source, at: number, fresh = false): number {
+    const text = keyOf(source, at);
+    const known = this.#slots.get(text);
+    if (known !== undefined) return known;
+    const slot = this.#append(text, source, at, SELF);
+    this.#fresh[slot] = fresh;
     return slot;
   }
 
-  #put(slot: number, cells: readonly ChangeCell[], at: number, source: readonly number[], keepAbsent: boolean): void {
-    const width = this.#columns.length;
-    for (let c = 0; c < width; c++) {
-      const from = source[c] ?? -1;
-      const cell = from < 0 ? (keepAbsent ? undefined : null) : cells[at + from];
-      if (cell === undefined) continue;
-      this.#cells[slot * width + c] = cell;
-      this.#bytes += 16 + (cell === null ? 0 : cell.length);
-    }
+  /** An entry for a key not seen before, with no row yet. */
+  #append(text: string, source: Source, at: number, base: Base): number {
+    const slot = this.#alive.length;
+    this.#slots.set(text, slot);
+    this.#alive.push(false);
+    this.#fresh.push(false);
+    this.#bases.push(base);
+    this.#from.push(null);
+    this.#at.push(0);
+    this.#keyFrom.push(source);
+    this.#keyAt.push(at);
+    this.#bytes += 64 + text.length;
+    return slot;
   }
 
-  #forget(slot: number): void {
-    const width = this.#columns.length;
-    this.#cells.fill(undefined, slot * width, (slot + 1) * width);
+  /**
+   * The slot's row becomes the one at `at`. What that one lacks comes from `before` (a row, or that of a slot); a column that its
+   * relation does not have, and `before` neither, is `missing`.
+   */
+  #put(
+    slot: number,
+    source: Source,
+    at: number,
+    before: readonly ChangeCell[] | number | null,
+    missing: null | undefined,
+  ): void {
+    const { changes, columns } = source;
+    if (source.hasAll && isWhole(changes, at)) {
+      this.#from[slot] = source;
+      this.#at[slot] = at;
+      if (this.#own.size > 0) this.#own.delete(slot);
+      // Of images nobody asks how much they take: they are held by the piece that brought them.
+      if (!changes.images) this.#count(changes.cells, at, changes.relation.columns.length);
+      return;
+    }
+    const old = typeof before === 'number' ? this.#rows([before]) : before;
+    const cells = columns.map((column, c) => {
+      const cell = column < 0 ? missing : cellAt(changes, at, column);
+      return cell === undefined ? old?.[c] : cell;
+    });
+    this.#from[slot] = null;
+    this.#own.set(slot, cells);
+    this.#count(cells, 0, cells.length);
+  }
+
+  #count(cells: readonly ChangeCell[], at: number, width: number): void {
+    for (let c = at; c < at + width; c++) this.#bytes += 16 + (cells[c]?.length ?? 0);
   }
 
   #kill(slot: number): void {
     this.#alive[slot] = false;
     this.#bases[slot] = SELF;
-    this.#forget(slot);
+    this.#from[slot] = null;
+    this.#own.delete(slot);
   }
 
   #keyCells(slot: number): readonly ChangeCell[] {
-    return this.#slotKeys.slice(slot * this.#key.length, (slot + 1) * this.#key.length);
+    const from = this.#keyFrom[slot];
+    return from ? from.key.map((column) => cellAt(from.changes, this.#keyAt[slot] ?? 0, column)) : [];
   }
 
   #reset(): void {
@@ -277,18 +318,34 @@ export class Collapse {
     this.#alive = [];
     this.#fresh = [];
     this.#bases = [];
-    this.#slotKeys = [];
-    this.#cells = [];
+    this.#keyFrom = [];
+    this.#keyAt = [];
+    this.#from = [];
+    this.#at = [];
+    this.#own.clear();
     this.#bytes = 0;
   }
 }
 
+/** The row has every cell of its relation, and, where rows are as they came, has them all itself. */
+function isWhole(changes: TableChanges, at: number): boolean {
+  const width = changes.relation.columns.length;
+  if (changes.images) return changes.images.isWhole(at / width);
+  if (!changes.hasAbsent) return true;
+  for (let c = 0; c < width; c++) if (changes.cells[at + c] === undefined) return false;
+  return true;
+}
+
 /** A row's key as text that is equal exactly when the bytes are. */
-function keyOf(cells: readonly ChangeCell[], at: number, keySource: readonly number[]): string {
-  if (keySource.length === 1) return cellText(cells[at + (keySource[0] ?? 0)]);
+function keyOf({ changes, key }: Source, at: number): string {
+  if (key.length === 1) return cellText(cellAt(changes, at, key[0] ?? 0));
+  return joined(key.map((column) => cellAt(changes, at, column)));
+}
+
+function joined(cells: readonly ChangeCell[]): string {
   let text = '';
-  for (const c of keySource) {
-    const part = cellText(cells[at + c]);
+  for (const cell of cells) {
+    const part = cellText(cell);
     text += `${part.length}:${part}`;
   }
   return text;
@@ -296,11 +353,7 @@ function keyOf(cells: readonly ChangeCell[], at: number, keySource: readonly num
 
 /** A key's cells as text that is equal exactly when their bytes are, strings and UTF-8 bytes alike. */
 export function keyText(cells: readonly ChangeCell[]): string {
-  return keyOf(
-    cells,
-    0,
-    cells.map((_, i) => i),
-  );
+  return cells.length === 1 ? cellText(cells[0]) : joined(cells);
 }
 
 /**

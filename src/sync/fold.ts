@@ -202,7 +202,7 @@ async function fetchAbsent(
     for (let c = 0; c < width; c++)
       if (upserts[row * width + c] === undefined) upserts[row * width + c] = rows.cells[at + c];
   }
-  return without({ ...changes, upserts }, gone);
+  return without({ ...changes, upserts, images: null }, gone);
 }
 
 interface Incomplete {
@@ -230,5 +230,5 @@ function without(changes: KeyedChanges, gone: ReadonlySet<number>): KeyedChanges
     count++;
   }
   // A fold meets rows that the copy has read already: none of them is known to be new.
-  return { ...changes, newCount: 0, upserts, upsertCount: count, bases, hasAbsent };
+  return { ...changes, newCount: 0, upserts, images: null, upsertCount: count, bases, hasAbsent };
 }

@@ -1,5 +1,11 @@
 /** Writes the stream's pieces into one apply group: its own session, its own position, its own trouble. */
-import type { ChangePiece, ChangeRelation, TableCaptures, TableChanges } from '../model/changes.ts';
+import {
+  cellAt,
+  type ChangePiece,
+  type ChangeRelation,
+  type TableCaptures,
+  type TableChanges,
+} from '../model/changes.ts';
 import { failpoint } from '../model/failpoint.ts';
 import { hasCode, SluiceError, toSluiceError } from '../model/errors.ts';
 import type { Position } from '../model/position.ts';
@@ -431,7 +437,7 @@ function setsFlag(changes: TableChanges, column: string): boolean {
   const at = changes.relation.columns.indexOf(column);
   if (at < 0) return false;
   return changes.after.some((row) => {
-    const cell = row < 0 ? null : changes.cells[row + at];
+    const cell = row < 0 ? null : cellAt(changes, row, at);
     return cell != null && FLAG_SET.has(typeof cell === 'string' ? cell : Buffer.from(cell).toString('utf8'));
   });
 }

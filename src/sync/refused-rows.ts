@@ -157,6 +157,7 @@ class Search {
       deletes: keptDeletes,
       deleteCount: deletesIn,
       upserts: keptUpserts,
+      images: null,
       upsertCount: upsertsIn,
       newCount: newIn,
       bases: keptBases,

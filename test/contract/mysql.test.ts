@@ -4,6 +4,7 @@ import { quoteIdentifier, quoteTable } from '../../src/engines/mysql/sql.ts';
 import { declare } from '../../src/engines/mysql/types.ts';
 import { engineOf } from '../../src/engines/registry.ts';
 import { createMysqlDatabase, requireMysql, type MysqlUnderTest } from '../support/mysql.ts';
+import { changesSuite } from './changes.suite.ts';
 import { checksumSuite } from './checksum.suite.ts';
 import type { ContractDatabase, EngineUnderTest } from './engine-under-test.ts';
 import { snapshotSuite } from './snapshot.suite.ts';
@@ -60,5 +61,6 @@ describe('contract: mysql', () => {
   };
 
   snapshotSuite(mysql);
+  changesSuite(mysql);
   checksumSuite(mysql);
 });

@@ -3,7 +3,7 @@ import { displayName, type Column, type Index, type Key, type Table, type TableN
 import type { Catalog } from '../contract.ts';
 import type { Connection, Session } from './connection.ts';
 import { quoteIdentifier, quoteTable } from './sql.ts';
-import { ENGINE, logicalType, parseNativeType } from './types.ts';
+import { ENGINE, logicalType } from './types.ts';
 
 /**
  * One row for each fact, a JSON document in it, so that all are one answer and nothing depends on the session's collations. `%s` is the
@@ -96,7 +96,6 @@ export class MysqlCatalog implements Catalog {
   }
 
   async describe(names: readonly TableName[]): Promise<(Table | null)[]> {
-    if (names.length === 0) return [];
     return this.#connection.use((session) => describeTables(session, names, this.#connection.database));
   }
 
@@ -115,6 +114,7 @@ export async function describeTables(
   names: readonly TableName[],
   database: string | null,
 ): Promise<(Table | null)[]> {
+  if (names.length === 0) return [];
   const schemaOf = (name: TableName) => (name.schema === '' ? (database ?? '') : name.schema);
   const schemas = [...new Set(names.map(schemaOf))];
   const tables = [...new Set(names.map((name) => name.table))];
@@ -227,20 +227,7 @@ function describeColumn(column: ColumnFact, isJsonText: boolean): Column {
     identity: /\bAUTO_INCREMENT\b/.test(extra) ? 'by default' : null,
     default: generated !== null || isNone ? null : column.default,
     collation: column.collation,
-    streamType: streamType(native, column.collation),
   };
-}
-
-/** What tells that a column was retyped. */
-function streamType(native: string, collation: string | null): string {
-  const { name, args, unsigned, labels } = parseNativeType(native);
-  return JSON.stringify([
-    name,
-    ...args,
-    ...(unsigned ? ['unsigned'] : []),
-    ...labels,
-    ...(collation ? [collation] : []),
-  ]);
 }
 
 interface IndexParts {

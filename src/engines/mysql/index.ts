@@ -4,6 +4,8 @@ import type { Engine, EngineDatabase, OpenOptions } from '../contract.ts';
 import { MysqlCatalog } from './catalog.ts';
 import { Connection } from './connection.ts';
 import { MysqlChecksummer } from './checksum.ts';
+import { MysqlChanges } from './changes.ts';
+import { MysqlPreflight } from './preflight.ts';
 import { MysqlSnapshot } from './snapshot.ts';
 import { MysqlTriggerSource } from './triggers.ts';
 import { ENGINE } from './types.ts';
@@ -21,9 +23,9 @@ export const mysql: Engine = {
 class MysqlDatabase implements EngineDatabase {
   readonly engine = mysql;
   readonly catalog: MysqlCatalog;
-  readonly preflight = null;
+  readonly preflight: MysqlPreflight;
   readonly snapshot: MysqlSnapshot;
-  readonly changes = null;
+  readonly changes: MysqlChanges;
   readonly destination = null;
   readonly checksum: MysqlChecksummer;
   readonly triggers: MysqlTriggerSource;
@@ -32,7 +34,9 @@ class MysqlDatabase implements EngineDatabase {
   constructor(options: OpenOptions) {
     this.#connection = new Connection(options);
     this.catalog = new MysqlCatalog(this.#connection);
+    this.preflight = new MysqlPreflight(this.#connection);
     this.snapshot = new MysqlSnapshot(this.#connection);
+    this.changes = new MysqlChanges(this.#connection);
     this.checksum = new MysqlChecksummer(this.#connection);
     this.triggers = new MysqlTriggerSource(this.#connection);
   }

@@ -9,6 +9,8 @@ import type { Chunk, ChunkPlan, RowStream, SnapshotSource } from '../contract.ts
 import { describeTables } from './catalog.ts';
 import type { Connection, Session } from './connection.ts';
 import { fetchByKey } from './fetch.ts';
+import { compareLogPlaces, type LogPlace } from './position.ts';
+import { waitForSnapshot } from './snapshot-place.ts';
 import { bindBounds, boundsCondition, forceIndex, layoutOf, planRanges, readBounds, type Bounds } from './ranges.ts';
 import { columnsOf, readColumns } from './columns.ts';
 import { readRows } from './rows.ts';
@@ -150,20 +152,40 @@ export class MysqlSnapshot implements SnapshotSource {
     }
   }
 
-  /** A transaction is in the binary log only once it is visible to every later snapshot (InnoDB commits before the log is sent). */
+  /** `visibility`: places in the binary log at which the transactions began. */
   async fetchRows(
     table: Table,
     columns: readonly string[],
     keyColumns: readonly string[],
     keys: readonly (readonly Cell[])[],
+    visibility: readonly string[],
   ): Promise<RowBatch> {
     const request = { table, columns: columnsOf(table, columns), key: columnsOf(table, keyColumns), keys };
+    const doing = `fetch rows of ${displayName(table.name)} by key`;
     return this.#connection
-      .use((session) => fetchByKey(session, request))
+      .use(async (session) => {
+        const begun = latest(visibility);
+        if (begun === null) return fetchByKey(session, request);
+        // A snapshot behind its beginning is behind all of it: places of snapshots lie between transactions.
+        await waitForSnapshot(session, { file: begun.file, offset: begun.offset + 1 }, doing);
+        const batch = await fetchByKey(session, request);
+        await session.run(doing, ['COMMIT']);
+        return batch;
+      })
       .catch((error: unknown) => {
         throw atSource(error, table);
       });
   }
+}
+
+function latest(visibility: readonly string[]): LogPlace | null {
+  let last: LogPlace | null = null;
+  for (const token of visibility) {
+    const colon = token.lastIndexOf(':');
+    const place = { file: token.slice(0, colon), offset: Number(token.slice(colon + 1)) };
+    if (last === null || compareLogPlaces(place, last) > 0) last = place;
+  }
+  return last;
 }
 
 /** An unknown table (1146) is classified for destinations; here it is the source's. */

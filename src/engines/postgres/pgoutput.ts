@@ -1,10 +1,18 @@
 /**
- * Decoder of pgoutput, protocol version 1 (manual: "Logical Replication Message Formats"), straight into the flat arrays of
- * `TableChanges`. One pass; the only allocations per change are its cells. Text cells become strings: they hold no
- * network buffer, and measured no slower than sub-arrays of one (bench/decode.ts).
+ * Decoder of pgoutput, protocol version 1 (manual: "Logical Replication Message Formats"). One pass over each message, which
+ * notes where its rows lie; nothing is allocated for a change but those notes, and what was read stays as long as they do.
  */
-import { emptyTableChanges, Op, type ChangeRelation, type TableChanges } from '../../model/changes.ts';
+import { Op, type ChangeRelation, type TableChanges } from '../../model/changes.ts';
 import { SluiceError } from '../../model/errors.ts';
+import {
+  NULL_VALUE,
+  PgoutputChanges,
+  PgoutputRows,
+  Row,
+  TEXT_VALUE,
+  UNCHANGED_VALUE,
+  type RowFormat,
+} from './pgoutput-rows.ts';
 
 /** What a message did, so that its caller knows when a piece may end. */
 export const Step = { None: 0, Change: 1, Commit: 2 } as const;
@@ -34,8 +42,7 @@ export interface Taken {
 /** A relation as the stream described it last. */
 interface Described {
   readonly relation: ChangeRelation;
-  readonly identity: readonly boolean[];
-  readonly binary: readonly boolean[];
+  readonly format: RowFormat;
   /** Its changes in the piece under way. */
   open: Open | null;
 }
@@ -43,9 +50,9 @@ interface Described {
 /** A table's changes, and where those of completed transactions end in them (the mark). */
 interface Open {
   readonly described: Described;
-  readonly changes: TableChanges;
+  readonly changes: PgoutputChanges;
   markOps: number;
-  markCells: number;
+  markRows: number;
   markVisibility: number;
   markAbsent: boolean;
   /** Has changes behind the mark. */
@@ -53,17 +60,9 @@ interface Open {
   absentSinceMark: boolean;
 }
 
-/** `utf8Slice` is what Buffer's own toString calls after checking its arguments; the checks cost as much as a short cell. */
-interface FastBuffer extends Buffer {
-  utf8Slice(start: number, end: number): string;
-  latin1Slice(start: number, end: number): string;
-}
-
 /** Approximate memory of a cell besides its text: slot, header and padding. */
 const CELL_BYTES = 32;
 const CHANGE_BYTES = 24;
-/** Text from this size on is delivered as its UTF-8 bytes: outside V8's heap, and a string could not hold 1 GB. */
-const LARGE_CELL = 1 << 20;
 const BYTEA = 17;
 /** 2000-01-01 in ms since 1970: PostgreSQL counts microseconds from there. */
 export const POSTGRES_EPOCH_MS = 946_684_800_000;
@@ -97,7 +96,10 @@ export class PgoutputDecoder {
     this.#byteaTypes = options.byteaTypes ?? new Set([BYTEA]);
   }
 
-  /** Decodes the one message at [start, end) of `buffer`. Throws INTERNAL for what the protocol does not have. */
+  /**
+   * Decodes the one message at [start, end) of `buffer`, which must not be written to afterwards. Throws INTERNAL for what the
+   * protocol does not have.
+   */
   decode(buffer: Buffer, start: number, end: number): Step {
     this.#at = start + 1;
     switch (buffer[start]) {
@@ -193,7 +195,7 @@ export class PgoutputDecoder {
     for (const open of this.#open) {
       if (!open.touched) continue;
       open.markOps = open.changes.ops.length;
-      open.markCells = open.changes.cells.length;
+      open.markRows = open.changes.images.count;
       open.markVisibility = open.changes.visibility.length;
       open.markAbsent = open.changes.hasAbsent;
       open.touched = false;
@@ -230,11 +232,12 @@ export class PgoutputDecoder {
       known.relation.name.table === table &&
       same(known.relation.columns, columns) &&
       same(known.relation.columnTypes, columnTypes) &&
-      same(known.identity, identity)
+      same(known.format.identity, identity)
     )
       return;
     const relation: ChangeRelation = { name: { schema, table }, id: String(oid), columns, columnTypes };
-    this.#relations.set(oid, { relation, identity, binary, open: null });
+    const format = { identity, binary, textAsBytes: this.#textAsBytes };
+    this.#relations.set(oid, { relation, format, open: null });
   }
 
   #insert(buffer: Buffer): Step {
@@ -269,14 +272,12 @@ export class PgoutputDecoder {
   /** The after-row has unchanged large values that were not sent: the before-row may hold them. */
   #absent(open: Open, before: number, after: number): void {
     const { changes, described } = open;
-    const { cells, visibility } = changes;
+    const { images, visibility } = changes;
+    const width = described.format.identity.length;
+    const row = after / width;
+    images.kinds[row] = before < 0 ? Row.Absent : Row.AbsentAfterBefore;
     let absent = false;
-    for (let column = 0; column < described.identity.length; column++) {
-      if (cells[after + column] !== undefined) continue;
-      const old = before < 0 ? undefined : cells[before + column];
-      if (old === undefined) absent = true;
-      else cells[after + column] = old;
-    }
+    for (let column = 0; column < width && !absent; column++) absent = images.cell(row, column) === undefined;
     if (!absent) return;
     changes.hasAbsent = true;
     open.absentSinceMark = true;
@@ -316,7 +317,7 @@ export class PgoutputDecoder {
     if (described === undefined) throw malformed(`a change of relation ${oid}, which was not described`);
     let open = described.open;
     if (open === null) {
-      open = openTable(described, emptyTableChanges(described.relation));
+      open = openTable(described, new PgoutputChanges(described.relation, new PgoutputRows(described.format)));
       described.open = open;
       this.#open.push(open);
     }
@@ -326,43 +327,32 @@ export class PgoutputDecoder {
     return open;
   }
 
-  /** Appends a tuple's cells and returns where they begin. `keyOnly`: columns outside the identity are sent as NULL but mean absent. */
+  /** Notes a tuple and returns where its cells begin among all. `keyOnly`: columns outside the identity are sent as NULL but mean absent. */
   #row(buffer: Buffer, open: Open, keyOnly: boolean): number {
-    const { cells } = open.changes;
-    const { identity, binary } = open.described;
-    const row = cells.length;
-    const width = identity.length;
+    const { images } = open.changes;
+    const width = open.described.format.identity.length;
     let at = this.#at;
     let bytes = 0;
     if (buffer.readUInt16BE(at) !== width) throw malformed(`a row of ${buffer.readUInt16BE(at)} columns, not ${width}`);
     at += 2;
+    const row = images.buffers.push(buffer) - 1;
+    images.starts.push(at);
+    images.kinds.push(keyOnly ? Row.KeyOnly : Row.Whole);
     for (let column = 0; column < width; column++) {
       const kind = buffer[at++];
-      if (kind === 0x74) {
+      if (kind === TEXT_VALUE) {
         const length = buffer.readUInt32BE(at);
-        at += 4;
-        const end = at + length;
-        cells.push(
-          binary[column]
-            ? Buffer.from((buffer as FastBuffer).latin1Slice(at + 2, end), 'hex')
-            : this.#textAsBytes || length >= LARGE_CELL
-              ? Uint8Array.prototype.slice.call(buffer, at, end)
-              : (buffer as FastBuffer).utf8Slice(at, end),
-        );
-        at = end;
+        at += 4 + length;
         bytes += length + CELL_BYTES;
-      } else if (kind === 0x6e) {
-        cells.push(keyOnly && identity[column] === false ? undefined : null);
+      } else {
+        if (kind === UNCHANGED_VALUE) this.#sawAbsent = true;
+        else if (kind !== NULL_VALUE) throw malformed(`a value of unknown kind 0x${(kind ?? 0).toString(16)}`);
         bytes += 8;
-      } else if (kind === 0x75) {
-        cells.push(undefined);
-        this.#sawAbsent = true;
-        bytes += 8;
-      } else throw malformed(`a value of unknown kind 0x${(kind ?? 0).toString(16)}`);
+      }
     }
     this.#at = at;
     this.bytes += bytes;
-    return row;
+    return row * width;
   }
 
   /** A zero-terminated string. */
@@ -374,12 +364,12 @@ export class PgoutputDecoder {
   }
 }
 
-function openTable(described: Described, changes: TableChanges): Open {
+function openTable(described: Described, changes: PgoutputChanges): Open {
   return {
     described,
     changes,
     markOps: 0,
-    markCells: 0,
+    markRows: 0,
     markVisibility: 0,
     markAbsent: false,
     touched: false,
@@ -389,17 +379,18 @@ function openTable(described: Described, changes: TableChanges): Open {
 
 /** Cuts what lies behind the mark off `open` and returns it as a table of its own. */
 function split(open: Open): Open {
-  const { changes, markOps, markCells } = open;
-  const shift = (offset: number) => (offset < 0 ? offset : offset - markCells);
-  const tail: TableChanges = {
-    relation: changes.relation,
-    ops: changes.ops.splice(markOps),
-    before: changes.before.splice(markOps).map(shift),
-    after: changes.after.splice(markOps).map(shift),
-    cells: changes.cells.splice(markCells),
-    hasAbsent: open.absentSinceMark,
-    visibility: changes.visibility.splice(open.markVisibility),
-  };
+  const { changes, markOps, markRows } = open;
+  const cut = markRows * open.described.format.identity.length;
+  const shift = (offset: number) => (offset < 0 ? offset : offset - cut);
+  const tail = new PgoutputChanges(
+    changes.relation,
+    changes.images.splice(markRows),
+    changes.ops.splice(markOps),
+    changes.before.splice(markOps).map(shift),
+    changes.after.splice(markOps).map(shift),
+    changes.visibility.splice(open.markVisibility),
+  );
+  tail.hasAbsent = open.absentSinceMark;
   changes.hasAbsent = open.markAbsent;
   const rest = openTable(open.described, tail);
   rest.touched = true;

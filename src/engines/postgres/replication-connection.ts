@@ -9,7 +9,7 @@ import { classify } from './errors.ts';
 import { POSTGRES_EPOCH_MS } from './pgoutput.ts';
 
 export interface ReplicationHandlers {
-  /** One message of the output plugin, at [start, end). The buffer is only valid during the call. */
+  /** One message of the output plugin, at [start, end). The buffer may be kept: it is not written to again. */
   data(buffer: Buffer, start: number, end: number): void;
   /** The server has sent everything up to `walEnd`. */
   keepalive(walEnd: bigint, replyRequested: boolean): void;

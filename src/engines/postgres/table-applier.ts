@@ -10,9 +10,11 @@ import { displayName, type Column, type Table, type TableName } from '../../mode
 import { addCounts, ApplyPlan, oneBatch, present, requireFilled } from '../apply-plan.ts';
 import type { ApplyCounts, RouteColumn } from '../contract.ts';
 import type { Session } from './connection.ts';
+import { binaryFrames, binaryWriters } from './binary-rows.ts';
 import { keyText } from './fetch.ts';
 import { loadRows } from './loader.ts';
 import { quoteIdentifier, quoteTable } from './sql.ts';
+import { copyLanes } from './types.ts';
 
 /**
  * The joins go from a staging table, which has no statistics, to the target's key index, always: a planner that guesses
@@ -83,17 +85,12 @@ export class TableApplier {
       addCounts(counts, await this.#applyStaged(changes, newCount));
     }
     if (newCount > 0) {
-      const rows =
-        changes.upserts.length === newCount * width ? changes.upserts : changes.upserts.slice(0, newCount * width);
-      if (await this.#insertDirectly(rows as readonly Cell[])) counts.inserted += newCount;
-      else
-        addCounts(
-          counts,
-          await this.#applyStaged(
-            { ...changes, upserts: rows, upsertCount: newCount, deletes: [], deleteCount: 0, hasAbsent: false },
-            0,
-          ),
-        );
+      if (await this.#insertDirectly(changes, newCount)) counts.inserted += newCount;
+      else {
+        const upserts = changes.upserts.slice(0, newCount * width);
+        const rest = { upserts, images: null, upsertCount: newCount, deletes: [], deleteCount: 0, hasAbsent: false };
+        addCounts(counts, await this.#applyStaged({ ...changes, ...rest }, 0));
+      }
     }
     return counts;
   }
@@ -136,10 +133,10 @@ export class TableApplier {
   }
 
   /** Loads new rows into the table itself. False: the table does not take them this way, and nothing has happened. */
-  async #insertDirectly(cells: readonly Cell[]): Promise<boolean> {
+  async #insertDirectly(changes: KeyedChanges, newCount: number): Promise<boolean> {
     const session = this.#session;
     try {
-      await this.#load(this.#name, this.#plan.columns, cells, 'SAVEPOINT new_rows');
+      await this.#loadUpserts(this.#name, this.#plan.columns, changes, 0, newCount, 'SAVEPOINT new_rows');
       await session.run(this.#doing, ['RELEASE SAVEPOINT new_rows']);
       return true;
     } catch (error) {
@@ -182,9 +179,9 @@ export class TableApplier {
   async #stageUpserts(changes: KeyedChanges, newCount: number): Promise<string> {
     const columns = this.#upsertColumns();
     this.#upsertStage ??= await this.#create(columns.map(declaration));
-    const staged = newCount === 0 ? changes.upserts : changes.upserts.slice(newCount * columns.length);
-    const cells = changes.hasAbsent ? staged.map((cell) => cell ?? null) : (staged as readonly Cell[]);
-    await this.#fill(this.#upsertStage, columns, cells);
+    const before = this.#beforeFilling(this.#upsertStage);
+    const table = temporary(this.#upsertStage);
+    await this.#loadUpserts(table, columns, changes, newCount, changes.upsertCount, before);
     return this.#upsertStage;
   }
 
@@ -306,10 +303,38 @@ export class TableApplier {
 
   /** Puts rows into a staging table, in place of those that an earlier batch of the same transaction left there. */
   async #fill(stage: string, columns: readonly Column[], cells: readonly Cell[]): Promise<void> {
+    await this.#load(temporary(stage), columns, cells, this.#beforeFilling(stage));
+  }
+
+  #beforeFilling(stage: string): string | null {
     const staged = stagedBy.get(this.#session);
     const before = staged?.filled.has(stage) ? `TRUNCATE ${stage}` : null;
     staged?.filled.add(stage);
-    await this.#load(temporary(stage), columns, cells, before);
+    return before;
+  }
+
+  /** Upserts `first` to before `end`: as they came where that can be, else their cells, NULL for absent ones. */
+  async #loadUpserts(
+    table: TableName,
+    columns: readonly Column[],
+    changes: KeyedChanges,
+    first: number,
+    end: number,
+    before: string | null,
+  ): Promise<void> {
+    const { images } = changes;
+    const writers = images ? binaryWriters(images, columns) : null;
+    const [lane] = copyLanes(columns);
+    if (images && writers && lane !== undefined) {
+      const bytes = binaryFrames(images, writers, first, end);
+      await loadRows(this.#session, table, columns, { format: lane, bytes }, before);
+      return;
+    }
+    const width = columns.length;
+    const all = changes.upserts;
+    const part = end * width - first * width === all.length ? all : all.slice(first * width, end * width);
+    const cells = changes.hasAbsent ? part.map((cell) => cell ?? null) : (part as readonly Cell[]);
+    await this.#load(table, columns, cells, before);
   }
 
   async #load(

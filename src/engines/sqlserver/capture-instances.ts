@@ -52,11 +52,13 @@ export interface Look extends SourceState {
   readonly moved: ReadonlySet<number>;
 }
 
+/** Azure SQL Database (edition 5) has no recovery forks to show; others show them to who may see definitions. */
 const DATABASE = `
 SELECT N'database' AS what, d.is_cdc_enabled AS enabled, d.create_date AS created, GETDATE() AS now, GETUTCDATE() AS utc,
-  (SELECT TOP (1) CONVERT(nvarchar(36), r.recovery_fork_guid) FROM sys.database_recovery_status r WHERE r.database_id = d.database_id) AS fork,
   OBJECT_ID(N'cdc.lsn_time_mapping') AS mapping, CAST(USER_NAME() AS nvarchar(128)) AS user_name
-FROM sys.databases d WHERE d.database_id = DB_ID();`;
+FROM sys.databases d WHERE d.database_id = DB_ID();
+IF CAST(SERVERPROPERTY('EngineEdition') AS int) <> 5
+  SELECT N'fork' AS what, CONVERT(nvarchar(36), r.recovery_fork_guid) AS fork FROM sys.database_recovery_status r WHERE r.database_id = DB_ID();`;
 
 const LAST = `SELECT TOP (1) N'last' AS what, m.start_lsn AS lsn, m.tran_end_time AS ended FROM cdc.lsn_time_mapping m ORDER BY m.start_lsn DESC;`;
 
@@ -77,13 +79,14 @@ export function stateOf(rows: readonly Row[]): SourceState {
   const database = rows.find((row) => row['what'] === 'database');
   if (!database) throw new SluiceError('INTERNAL', 'the server does not describe its own database');
   const last = rows.find((row) => row['what'] === 'last');
+  const fork = rows.find((row) => row['what'] === 'fork')?.['fork'];
   const now = timeOf(database['now']);
   return {
     isCdcEnabled: database['enabled'] === true,
     user: String(database['user_name'] ?? ''),
     isHidden: database['enabled'] === true && database['mapping'] === null,
     database: timeOf(database['created']).toString(36),
-    fork: typeof database['fork'] === 'string' ? database['fork'].toUpperCase() : null,
+    fork: typeof fork === 'string' ? fork.toUpperCase() : null,
     now,
     toUtc: timeOf(database['utc']) - now,
     last: last ? captured(last) : null,

@@ -28,6 +28,8 @@ const MAX_RETRIES = 5;
 const MAX_TRANSACTIONS = 100_000;
 const MAX_PAGE_BYTES = 4 << 20;
 const INVALID_OBJECT = 208;
+/** How long the short statements of a poll may take, ms. */
+const SILENCE_MS = 60_000;
 
 /** Read, but not handed out: nothing of ours changed up to there. */
 interface Idle {
@@ -53,6 +55,9 @@ export class SqlServerChangeReader implements ChangeReader {
   #idle: Idle | null = null;
   #idleAt = performance.now();
   #stopped: Promise<void> | null = null;
+  /** The next piece, being read while the last one is written. */
+  #ahead: Promise<IteratorResult<ChangePiece>> | null = null;
+  readonly #maxBytes: number;
   /** Some pieces of a transaction were handed out. */
   #isInside = false;
 
@@ -66,6 +71,7 @@ export class SqlServerChangeReader implements ChangeReader {
     this.#handedOut = from;
     this.#known = state.instances;
     this.#limit = Math.max(1, options.maxChanges);
+    this.#maxBytes = options.maxBytes / 2;
     this.#breaks = (options.breakAt ?? []).flatMap((position) => parsePosition(position)?.lsn ?? []).sort();
     const pieces = this.#run();
     // Leaving a loop over it early ends nothing: `stop` does.
@@ -86,12 +92,36 @@ export class SqlServerChangeReader implements ChangeReader {
     return this.#stopped;
   }
 
+  /** While a piece is being written the next one is read: each may take half of what may be held. */
   async #next(pieces: AsyncIterator<ChangePiece>): Promise<IteratorResult<ChangePiece>> {
+    const ahead = this.#ahead;
+    this.#ahead = null;
+    const result = await (ahead ?? this.#pull(pieces));
+    if (result.done !== true && result.value.changes > 0) {
+      this.#ahead = this.#pull(pieces);
+      // Told to who asks for it.
+      this.#ahead.catch(() => undefined);
+    }
+    return result;
+  }
+
+  async #pull(pieces: AsyncIterator<ChangePiece>): Promise<IteratorResult<ChangePiece>> {
+    if (this.#stopped !== null) return { done: true, value: undefined };
     try {
       return await pieces.next();
     } catch (error) {
       if (this.#stopped !== null) return { done: true, value: undefined };
       throw error;
+    }
+  }
+
+  /** A connection that stalls without closing is lost (F41). */
+  async #answered<T>(work: Promise<T>): Promise<T> {
+    const timer = setTimeout(() => this.#session.destroy(), SILENCE_MS);
+    try {
+      return await work;
+    } finally {
+      clearTimeout(timer);
     }
   }
 
@@ -133,7 +163,7 @@ export class SqlServerChangeReader implements ChangeReader {
       while (this.#breaks[0] !== undefined && this.#breaks[0] <= this.#read) this.#breaks.shift();
       const range = { from: this.#read, stop: this.#breaks[0] ?? null, limit: this.#limit };
       const known = this.#known;
-      const seen = await look(this.#session, range, known);
+      const seen = await this.#answered(look(this.#session, range, known));
       requireHistory(seen, { ...this.#from, lsn: this.#handedOut.lsn });
       this.#from = { ...this.#from, fork: seen.fork ?? this.#from.fork };
       this.#known = seen.instances;
@@ -151,7 +181,7 @@ export class SqlServerChangeReader implements ChangeReader {
       job.cut(end.lsn);
       while (!job.isDone) {
         await job.next(this.#session);
-        if (held() < this.#options.maxBytes) continue;
+        if (held() < this.#maxBytes) continue;
         if (job.isDone && job === jobs.at(-1)) break;
         // A transaction whose end is not known to have been read goes into the next piece.
         const beyond = job.isDone ? job.rows.middleLsn : job.rows.lastLsn;
@@ -166,7 +196,7 @@ export class SqlServerChangeReader implements ChangeReader {
         for (const each of jobs) each.cut(end.lsn);
       }
     }
-    if (end === to && held() < this.#options.maxBytes / 4) this.#limit = Math.min(MAX_TRANSACTIONS, this.#limit * 2);
+    if (end === to && held() < this.#maxBytes / 4) this.#limit = Math.min(MAX_TRANSACTIONS, this.#limit * 2);
     const transactions = end === to ? seen.transactions : 1;
     yield await this.#complete(jobs, columns, end, transactions);
   }
@@ -177,7 +207,7 @@ export class SqlServerChangeReader implements ChangeReader {
     for (const job of jobs) {
       while (!job.isDone) {
         await job.next(this.#session);
-        if (job.rows.bytes < this.#options.maxBytes / 4) continue;
+        if (job.rows.bytes < this.#maxBytes / 4) continue;
         this.#isInside = true;
         yield pieceOf([job], null, 0, null);
       }
@@ -194,7 +224,7 @@ export class SqlServerChangeReader implements ChangeReader {
     end: Captured,
     transactions: number,
   ): Promise<ChangePiece> {
-    const state = await readState(this.#session);
+    const state = await this.#answered(readState(this.#session));
     requireHistory(state, { ...this.#from, lsn: this.#handedOut.lsn });
     const piece = pieceOf(jobs, this.#position(end), transactions, end.time + state.toUtc);
     this.#read = end.lsn;
@@ -213,7 +243,7 @@ export class SqlServerChangeReader implements ChangeReader {
     const tables = new Map<number, CaptureInstance[]>();
     for (const instance of seen.instances)
       tables.set(instance.sourceId, [...(tables.get(instance.sourceId) ?? []), instance]);
-    const pageBytes = Math.min(MAX_PAGE_BYTES, this.#options.maxBytes / 8);
+    const pageBytes = Math.min(MAX_PAGE_BYTES, this.#maxBytes / 8);
     return [...tables.values()].flatMap((instances) =>
       segmentsOf(chainOf(instances, columns), this.#read, to)
         .filter(({ instance }) => seen.moved.has(instance.id))

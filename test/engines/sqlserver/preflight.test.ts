@@ -38,6 +38,13 @@ describe('SQL Server preflight', () => {
 
   it('prints the statements that enable capture with least privileges; after them a login with nothing else can follow', async () => {
     const preflight = new SqlServerPreflight(weak);
+    const changes = new SqlServerChanges(weak);
+    const refusal = async () => {
+      const thrown: unknown = await changes.prepare(STREAM).catch((error: unknown) => error);
+      const { code, hint } = thrown as { code?: string; hint?: string };
+      return `${code ?? 'none'}: ${hint ?? ''}`;
+    };
+    expect(await refusal()).to.match(/^CDC_NOT_READY: .*sp_cdc_enable_db/);
     // As whoever administers the server, in the order printed, until there is nothing to print.
     const ran: string[] = [];
     for (let round = 0; round < 4; round++) {
@@ -45,6 +52,8 @@ describe('SQL Server preflight', () => {
       if (found.length === 0) break;
       for (const sql of found.flatMap(({ fixSql }) => fixSql)) {
         if (sql.startsWith('USE ')) continue;
+        if (sql.startsWith('GRANT SELECT ON SCHEMA') && round === 0)
+          expect(await refusal()).to.equal(`PERMISSION_DENIED: ${sql}`);
         ran.push(sql);
         await database.query(sql);
       }
@@ -52,7 +61,6 @@ describe('SQL Server preflight', () => {
     expect(brief(errors(await preflight.source([items], { cdc: true })))).to.deep.equal([]);
     expect(ran[0]).to.contain('GRANT SELECT ON [dbo].[items]');
     expect(ran.join(' ')).to.match(/sp_cdc_enable_db.*GRANT SELECT ON SCHEMA::\[cdc\].*sp_cdc_enable_table/);
-    const changes = new SqlServerChanges(weak);
     const { start } = await changes.prepare(STREAM);
     const following = await follow(changes, start);
     await database.query(`INSERT INTO dbo.items VALUES (1, N'a')`);

@@ -1,0 +1,132 @@
+/**
+ * A session that the server sends its binary log to (COM_BINLOG_DUMP). The driver carries the packets; its own reader would make
+ * objects of the events. Events wait here within a limit of bytes: then the socket is paused, and the server waits.
+ */
+import type { Socket } from 'node:net';
+import { SluiceError } from '../../model/errors.ts';
+import type { Session } from './connection.ts';
+import { classify } from './errors.ts';
+
+const COM_BINLOG_DUMP = 0x12;
+const ERR = 0xff;
+const EOF = 0xfe;
+
+interface Packet {
+  readonly buffer: Buffer;
+  readonly offset: number;
+  readonly end: number;
+  asError(encoding: string): Error;
+}
+
+/** What we rely on in the driver's connection (unchanged since its first version). */
+interface DriverConnection {
+  readonly clientEncoding: string;
+  readonly stream: Socket;
+  _resetSequenceId(): void;
+  writePacket(packet: unknown): void;
+  addCommand(command: unknown): void;
+}
+
+export class BinlogConnection {
+  readonly session: Session;
+  readonly #doing: string;
+  readonly #maxBytes: number;
+  readonly #queue: Buffer[] = [];
+  #bytes = 0;
+  #paused = false;
+  #error: SluiceError | null = null;
+  #wake: (() => void) | null = null;
+  /** When something last came, by `performance.now`. */
+  heardAt = performance.now();
+
+  constructor(session: Session, doing: string, maxBytes: number) {
+    this.session = session;
+    this.#doing = doing;
+    this.#maxBytes = maxBytes;
+  }
+
+  /** Asks for the log from a place on. The server answers with events, or with an error that the first `next` throws. */
+  start(place: { readonly file: string; readonly offset: number }, slaveId: number): void {
+    const driver = this.session.driver as unknown as DriverConnection;
+    const file = Buffer.from(place.file, 'utf8');
+    const packet = Buffer.alloc(4 + 11 + file.length);
+    packet[4] = COM_BINLOG_DUMP;
+    packet.writeUInt32LE(place.offset, 5);
+    packet.writeUInt16LE(0, 9);
+    packet.writeUInt32LE(slaveId, 11);
+    file.copy(packet, 15);
+    this.session.onEnd(() => this.#fail(this.session.failure(this.#doing, this.session.lost)));
+    driver.addCommand({
+      onResult: (error: unknown) => this.#fail(this.session.failure(this.#doing, error)),
+      execute: (received: Packet | undefined) => {
+        if (received) return this.#receive(received, driver);
+        driver._resetSequenceId();
+        driver.writePacket({
+          buffer: packet,
+          length: () => packet.length,
+          writeHeader: (sequence: number) => {
+            packet.writeUIntLE(packet.length - 4, 0, 3);
+            packet[3] = sequence;
+          },
+        });
+        return false;
+      },
+    });
+  }
+
+  /** The next event, if one is here. */
+  take(): Buffer | null {
+    const event = this.#queue.shift();
+    if (event === undefined) {
+      if (this.#error) throw this.#error;
+      return null;
+    }
+    this.#bytes -= event.length;
+    if (this.#paused && this.#bytes < this.#maxBytes / 2) {
+      this.#paused = false;
+      (this.session.driver as unknown as DriverConnection).stream.resume();
+    }
+    return event;
+  }
+
+  /** Resolves when an event or the end is here, or after `ms`. */
+  async wait(ms: number): Promise<void> {
+    if (this.#queue.length > 0 || this.#error) return;
+    await new Promise<void>((resolve) => {
+      const timer = setTimeout(resolve, ms);
+      this.#wake = () => {
+        clearTimeout(timer);
+        resolve();
+      };
+    });
+    this.#wake = null;
+  }
+
+  #receive(packet: Packet, driver: DriverConnection): boolean {
+    this.heardAt = performance.now();
+    const { buffer, offset, end } = packet;
+    const first = buffer[offset];
+    if (first === ERR) {
+      this.#fail(classify(packet.asError(driver.clientEncoding), this.#doing));
+      return true;
+    }
+    if (first === EOF && end - offset < 9) {
+      this.#fail(new SluiceError('CONNECTION_LOST', `could not ${this.#doing}: the server ended the log`));
+      return true;
+    }
+    // A view of the socket's buffer: it is read soon, and the queue is limited.
+    this.#queue.push(buffer.subarray(offset + 1, end));
+    this.#bytes += end - offset;
+    if (!this.#paused && this.#bytes >= this.#maxBytes) {
+      this.#paused = true;
+      driver.stream.pause();
+    }
+    this.#wake?.();
+    return false;
+  }
+
+  #fail(error: SluiceError): void {
+    this.#error ??= error;
+    this.#wake?.();
+  }
+}

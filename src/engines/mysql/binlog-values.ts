@@ -1,0 +1,355 @@
+/** Values of row images (MySQL Internals, "Rows Event"; sql/log_event.cc, log_event_print_value) as the exact cells that rows.ts makes of the server's text. */
+import { SluiceError } from '../../model/errors.ts';
+import type { ChangeCell } from '../../model/changes.ts';
+import { float32Text, float64Text } from '../float-text.ts';
+import { bitsText, wellKnownBinary, withoutFractionZeros } from './cells.ts';
+
+/** A column as the table map event describes it. */
+export interface LogColumn {
+  readonly name: string;
+  /** MYSQL_TYPE_…, the real type of ENUM and SET columns. */
+  readonly type: number;
+  readonly meta: number;
+  readonly unsigned: boolean;
+  /** Character set; null: bytes. */
+  readonly charset: string | null;
+  readonly labels: readonly string[];
+}
+
+export interface Cursor {
+  readonly buffer: Buffer;
+  at: number;
+}
+
+export type ValueReader = (cursor: Cursor) => ChangeCell;
+
+const TYPE = {
+  tiny: 1,
+  short: 2,
+  long: 3,
+  float: 4,
+  double: 5,
+  timestamp: 7,
+  longlong: 8,
+  int24: 9,
+  date: 10,
+  time: 11,
+  datetime: 12,
+  year: 13,
+  varchar: 15,
+  bit: 16,
+  timestamp2: 17,
+  datetime2: 18,
+  time2: 19,
+  json: 245,
+  newdecimal: 246,
+  enum: 247,
+  set: 248,
+  blob: 252,
+  varString: 253,
+  string: 254,
+  geometry: 255,
+} as const;
+
+export const NUMERIC_TYPES: ReadonlySet<number> = new Set([
+  TYPE.tiny,
+  TYPE.short,
+  TYPE.int24,
+  TYPE.long,
+  TYPE.longlong,
+  TYPE.newdecimal,
+  TYPE.float,
+  TYPE.double,
+  TYPE.year,
+]);
+export const isCharacterType = (type: number) =>
+  type === TYPE.varchar || type === TYPE.varString || type === TYPE.string || type === TYPE.blob;
+export const ENUM_TYPE = TYPE.enum;
+export const SET_TYPE = TYPE.set;
+
+/** Bytes of metadata that a type has in the table map event. */
+export function metadataLength(type: number): 0 | 1 | 2 {
+  switch (type) {
+    case TYPE.varchar:
+    case TYPE.varString:
+    case TYPE.string:
+    case TYPE.enum:
+    case TYPE.set:
+    case TYPE.newdecimal:
+    case TYPE.bit:
+      return 2;
+    case TYPE.float:
+    case TYPE.double:
+    case TYPE.blob:
+    case TYPE.json:
+    case TYPE.geometry:
+    case TYPE.timestamp2:
+    case TYPE.datetime2:
+    case TYPE.time2:
+      return 1;
+    default:
+      return 0;
+  }
+}
+
+/** Throws CAPABILITY_MISSING for a type whose form in the log is not known. */
+export function valueReader(column: LogColumn): ValueReader {
+  const { type, meta, unsigned } = column;
+  switch (type) {
+    case TYPE.tiny:
+      return integer(1, unsigned);
+    case TYPE.short:
+      return integer(2, unsigned);
+    case TYPE.int24:
+      return integer(3, unsigned);
+    case TYPE.long:
+      return integer(4, unsigned);
+    case TYPE.longlong:
+      return (c) => (unsigned ? c.buffer.readBigUInt64LE(skip(c, 8)) : c.buffer.readBigInt64LE(skip(c, 8))).toString();
+    case TYPE.float:
+      return (c) => withoutSign(float32Text(c.buffer.readFloatLE(skip(c, 4))));
+    case TYPE.double:
+      return (c) => withoutSign(float64Text(c.buffer.readDoubleLE(skip(c, 8))));
+    case TYPE.newdecimal:
+      return decimal(meta & 0xff, meta >> 8);
+    case TYPE.year:
+      return (c) => {
+        const year = c.buffer[skip(c, 1)] ?? 0;
+        return year === 0 ? '0' : String(1900 + year);
+      };
+    case TYPE.date:
+      return (c) => {
+        const value = c.buffer.readUIntLE(skip(c, 3), 3);
+        return `${digits(value >> 9, 4)}-${digits((value >> 5) & 15, 2)}-${digits(value & 31, 2)}`;
+      };
+    case TYPE.time:
+      return (c) => {
+        const value = c.buffer.readIntLE(skip(c, 3), 3);
+        const [sign, all] = value < 0 ? ['-', -value] : ['', value];
+        return `${sign}${clock(Math.trunc(all / 10_000), Math.trunc(all / 100) % 100, all % 100)}`;
+      };
+    case TYPE.datetime:
+      return (c) => {
+        const text = digits(c.buffer.readBigUInt64LE(skip(c, 8)), 14);
+        return text.replace(/^(....)(..)(..)(..)(..)(..)$/, '$1-$2-$3 $4:$5:$6');
+      };
+    case TYPE.timestamp:
+      return (c) => instant(c.buffer.readUInt32LE(skip(c, 4)), '');
+    case TYPE.timestamp2:
+      return (c) => {
+        const seconds = c.buffer.readUInt32BE(skip(c, 4));
+        return instant(seconds, fraction(c, meta));
+      };
+    case TYPE.datetime2:
+      return (c) => {
+        const value = c.buffer.readUIntBE(skip(c, 5), 5) - 0x8000000000;
+        // 17 bits of months and 5 of days, then 5, 6 and 6 of the time of day.
+        const date = Math.floor(value / 0x20000);
+        const time = value % 0x20000;
+        const months = date >> 5;
+        const day = `${digits(Math.floor(months / 13), 4)}-${digits(months % 13, 2)}-${digits(date & 31, 2)}`;
+        return withoutFractionZeros(`${day} ${clock(time >> 12, (time >> 6) & 63, time & 63)}${fraction(c, meta)}`);
+      };
+    case TYPE.time2:
+      return time2(meta);
+    case TYPE.bit: {
+      const bits = (meta >> 8) * 8 + (meta & 0xff);
+      const bytes = (bits + 7) >> 3;
+      if (bits === 1) return (c) => (c.buffer[skip(c, 1)] === 1 ? 't' : 'f');
+      return (c) => bitsText(c.buffer.subarray(skip(c, bytes), c.at));
+    }
+    case TYPE.enum:
+      return (c) => {
+        const index = c.buffer.readUIntLE(skip(c, meta & 0xff), meta & 0xff);
+        return index === 0 ? '' : (column.labels[index - 1] ?? '');
+      };
+    case TYPE.set:
+      return (c) => {
+        const size = meta & 0xff;
+        let members = 0n;
+        for (let i = size - 1, at = skip(c, size); i >= 0; i--)
+          members = (members << 8n) | BigInt(c.buffer[at + i] ?? 0);
+        return column.labels.filter((_, i) => (members >> BigInt(i)) & 1n).join(',');
+      };
+    case TYPE.varchar:
+    case TYPE.varString:
+      return text(column, () => (meta > 255 ? 2 : 1));
+    case TYPE.string:
+      return column.charset === null
+        ? fixedBytes(stringLength(meta))
+        : text(column, () => (stringLength(meta) > 255 ? 2 : 1));
+    case TYPE.blob:
+      return text(column, () => meta);
+    case TYPE.geometry:
+      return (c) => wellKnownBinary(lengthPrefixed(c, meta));
+    // MySQL's parsed form: its text is the server's to write, so the value is fetched from the row.
+    case TYPE.json:
+      return (c) => {
+        lengthPrefixed(c, meta);
+        return undefined;
+      };
+    default:
+      throw new SluiceError(
+        'CAPABILITY_MISSING',
+        `column ${column.name}: type ${type} of the binary log cannot be read`,
+        {
+          hint: 'Leave the column out of the mapping, or copy the table without changes (cdc_enabled = 0).',
+        },
+      );
+  }
+}
+
+function skip(cursor: Cursor, bytes: number): number {
+  const { at } = cursor;
+  cursor.at += bytes;
+  return at;
+}
+
+function integer(bytes: number, unsigned: boolean): ValueReader {
+  return unsigned
+    ? (c) => String(c.buffer.readUIntLE(skip(c, bytes), bytes))
+    : (c) => String(c.buffer.readIntLE(skip(c, bytes), bytes));
+}
+
+/** The server prints minus zero as zero. */
+function withoutSign(text: string): string {
+  return text === '-0' ? '0' : text;
+}
+
+function digits(value: number | bigint, width: number): string {
+  return String(value).padStart(width, '0');
+}
+
+function clock(hours: number, minutes: number, seconds: number): string {
+  return `${digits(hours, 2)}:${digits(minutes, 2)}:${digits(seconds, 2)}`;
+}
+
+/** `.123456` of the given number of digits; '' for none. Big-endian, two digits a byte. */
+function fraction(cursor: Cursor, precision: number): string {
+  const bytes = (precision + 1) >> 1;
+  if (bytes === 0) return '';
+  return `.${digits(cursor.buffer.readUIntBE(skip(cursor, bytes), bytes), bytes * 2)}`;
+}
+
+/** Seconds since 1970; 0 is the zero date. */
+function instant(seconds: number, rest: string): string {
+  if (seconds === 0 && !/[1-9]/.test(rest)) return '0000-00-00 00:00:00+00';
+  const text = new Date(seconds * 1000).toISOString();
+  return `${withoutFractionZeros(`${text.slice(0, 10)} ${text.slice(11, 19)}${rest}`)}+00`;
+}
+
+/** Hours, minutes, seconds and fraction as one number around a middle, negative values as its complement. */
+function time2(precision: number): ValueReader {
+  const fractionBytes = (precision + 1) >> 1;
+  const scale = 2 ** (8 * fractionBytes);
+  return (c) => {
+    const bytes = 3 + fractionBytes;
+    const value = c.buffer.readUIntBE(skip(c, bytes), bytes) - 0x800000 * scale;
+    const all = Math.abs(value);
+    const whole = Math.floor(all / scale);
+    const rest = fractionBytes === 0 ? '' : `.${digits(all % scale, fractionBytes * 2)}`;
+    const text = `${clock(whole >> 12, (whole >> 6) & 63, whole & 63)}${rest}`;
+    return `${value < 0 ? '-' : ''}${withoutFractionZeros(text)}`;
+  };
+}
+
+/** Bytes that hold so many decimal digits. */
+const DIGIT_BYTES = [0, 1, 1, 2, 2, 3, 3, 4, 4, 4] as const;
+
+/** Groups of nine digits in four bytes, big-endian; the first bit is set for positive numbers, negative ones are inverted. */
+function decimal(precision: number, scale: number): ValueReader {
+  const whole = precision - scale;
+  const groups = [...sizes(whole).reverse(), ...sizes(scale)];
+  const wholeGroups = sizes(whole).length;
+  const total = groups.reduce((sum, size) => sum + (DIGIT_BYTES[size] ?? 0), 0);
+  return (c) => {
+    const start = skip(c, total);
+    const bytes = Buffer.from(c.buffer.subarray(start, start + total));
+    const isNegative = ((bytes[0] ?? 0) & 0x80) === 0;
+    bytes[0] = (bytes[0] ?? 0) ^ 0x80;
+    if (isNegative) for (let i = 0; i < total; i++) bytes[i] = ~(bytes[i] ?? 0) & 0xff;
+    let before = '';
+    let behind = '';
+    let at = 0;
+    groups.forEach((size, i) => {
+      const width = DIGIT_BYTES[size] ?? 0;
+      const part = digits(width === 0 ? 0 : bytes.readUIntBE(at, width), size);
+      at += width;
+      if (i < wholeGroups) before += part;
+      else behind += part;
+    });
+    const text = `${before.replace(/^0+(?=\d)/, '') || '0'}${scale > 0 ? `.${behind}` : ''}`;
+    return isNegative && /[1-9]/.test(text) ? `-${text}` : text;
+  };
+}
+
+/** Nine at a time, then the rest (nearest to the decimal point come the full groups). */
+function sizes(count: number): number[] {
+  const full = Array<number>(Math.floor(count / 9)).fill(9);
+  return count % 9 === 0 ? full : [...full, count % 9];
+}
+
+/** The length of a CHAR or BINARY in bytes: its upper bits hide, inverted, in the byte of the type (field.h, Field_string). */
+function stringLength(meta: number): number {
+  const [low, high] = [meta & 0xff, meta >> 8];
+  return low | (((high & 0x30) ^ 0x30) << 4);
+}
+
+function lengthPrefixed(cursor: Cursor, bytes: number): Buffer {
+  const length = cursor.buffer.readUIntLE(skip(cursor, bytes), bytes);
+  const start = skip(cursor, length);
+  return cursor.buffer.subarray(start, start + length);
+}
+
+/** BINARY(n): its trailing zero bytes are not in the log. */
+function fixedBytes(length: number): ValueReader {
+  return (c) => {
+    const padded = Buffer.alloc(length);
+    lengthPrefixed(c, length > 255 ? 2 : 1).copy(padded);
+    return padded;
+  };
+}
+
+function text(column: LogColumn, lengthBytes: () => number): ValueReader {
+  const bytes = lengthBytes();
+  if (column.charset === null) return (c) => Buffer.from(lengthPrefixed(c, bytes));
+  const decode = decoderOf(column.charset);
+  return (c) => {
+    const value = lengthPrefixed(c, bytes);
+    return decode === null ? undefined : decode(value);
+  };
+}
+
+/**
+ * The server's latin1 is Windows 1252, and what that leaves open is the control character of that number. (TextDecoder takes the
+ * name and decodes ISO 8859-1 on some versions of Node.)
+ */
+const CP1252 = [...'€\u0081‚ƒ„…†‡ˆ‰Š‹Œ\u008dŽ\u008f\u0090‘’“”•–—˜™š›œ\u009džŸ'];
+const C1 = /[\u0080-\u009f]/g;
+
+/** Null for a character set whose every character is not known to be mapped as the server maps it: such values are fetched from the row. */
+export function decoderOf(charset: string): ((bytes: Buffer) => string) | null {
+  switch (charset) {
+    case 'utf8':
+    case 'utf8mb3':
+    case 'utf8mb4':
+    case 'ascii':
+      return (bytes) => bytes.toString('utf8');
+    case 'latin1':
+      return (bytes) =>
+        bytes.toString('latin1').replace(C1, (character) => CP1252[character.charCodeAt(0) - 0x80] ?? character);
+    case 'ucs2':
+    case 'utf16':
+      return (bytes) => Buffer.from(bytes).swap16().toString('utf16le');
+    case 'utf16le':
+      return (bytes) => bytes.toString('utf16le');
+    case 'utf32':
+      return (bytes) => {
+        let out = '';
+        for (let at = 0; at + 4 <= bytes.length; at += 4) out += String.fromCodePoint(bytes.readUInt32BE(at));
+        return out;
+      };
+    default:
+      return null;
+  }
+}

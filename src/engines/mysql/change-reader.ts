@@ -1,0 +1,139 @@
+/** Reads the binary log piece by piece, within bounded memory. Nothing is acknowledged: the server keeps its log by its own rules. */
+import type { ChangePiece } from '../../model/changes.ts';
+import { SluiceError } from '../../model/errors.ts';
+import type { Position } from '../../model/position.ts';
+import type { ChangeReader, ReadOptions } from '../contract.ts';
+import type { BinlogConnection } from './binlog-connection.ts';
+import { Step, type BinlogDecoder } from './binlog-decoder.ts';
+import { compareLogPlaces, formatPosition, parsePosition, type LogPlace, type Place } from './position.ts';
+
+/** How often what depends on time is looked at, at least, ms. */
+const TICK_MS = 100;
+
+export interface ReaderSetup {
+  readonly connection: BinlogConnection;
+  readonly decoder: BinlogDecoder;
+  readonly server: string;
+  /** A server that says nothing for so long although it promised heartbeats is lost, ms. */
+  readonly silenceMs: number;
+  readonly release: () => Promise<void>;
+}
+
+export class MysqlChangeReader implements ChangeReader {
+  readonly pieces: AsyncIterable<ChangePiece>;
+  readonly #setup: ReaderSetup;
+  readonly #options: ReadOptions;
+  /** Places that no piece may reach across, in order. */
+  readonly #breaks: Place[];
+  /** An event that begins behind a break waits until what was before it is handed out. */
+  #held: Buffer | null = null;
+  /** End of the last piece; what was asked for to begin with. */
+  #made: LogPlace;
+  /** A source that stands still is told once to have nothing more. */
+  #isSilent = true;
+  #idleAt = performance.now();
+  #isStopped = false;
+  #isReading = false;
+
+  constructor(setup: ReaderSetup, from: LogPlace, options: ReadOptions) {
+    this.#setup = setup;
+    this.#options = options;
+    this.#made = from;
+    this.#breaks = (options.breakAt ?? [])
+      .flatMap((position) => parsePosition(position) ?? [])
+      .filter((place) => compareLogPlaces(place, from) > 0)
+      .sort(compareLogPlaces);
+    this.pieces = { [Symbol.asyncIterator]: () => ({ next: () => this.#next() }) };
+  }
+
+  acknowledge(position: Position): void {
+    if (parsePosition(position)?.server !== this.#setup.server)
+      throw new SluiceError('INTERNAL', `position ${position} is not of this stream and cannot be acknowledged`);
+  }
+
+  async stop(): Promise<void> {
+    if (this.#isStopped) return;
+    this.#isStopped = true;
+    this.#setup.connection.session.destroy();
+    await this.#setup.release();
+  }
+
+  async #next(): Promise<IteratorResult<ChangePiece>> {
+    if (this.#isReading) throw new SluiceError('INTERNAL', 'a change stream has one consumer');
+    this.#isReading = true;
+    try {
+      const value = await this.#read();
+      return value === null ? { done: true, value: undefined } : { done: false, value };
+    } catch (error) {
+      if (this.#isStopped) return { done: true, value: undefined };
+      throw error;
+    } finally {
+      this.#isReading = false;
+    }
+  }
+
+  async #read(): Promise<ChangePiece | null> {
+    const { connection, decoder } = this.#setup;
+    for (;;) {
+      if (this.#isStopped) return null;
+      const event = this.#held ?? connection.take();
+      this.#held = null;
+      if (event === null) {
+        const ready = this.#waiting();
+        if (ready) return ready;
+        await connection.wait(Math.min(TICK_MS, Math.max(1, this.#idleDue())));
+        this.#checkSilence();
+        continue;
+      }
+      if (!decoder.inTransaction && this.#isBreak()) {
+        this.#held = event;
+        return this.#cut(decoder.place);
+      }
+      const step = await decoder.decode(event);
+      if (step === Step.Commit && decoder.changes >= this.#options.maxChanges) return this.#cut(decoder.place);
+      if (decoder.bytes >= this.#options.maxBytes) return this.#cut(decoder.inTransaction ? null : decoder.place);
+    }
+  }
+
+  /** Has the decoder come to a place that a group stands at? */
+  #isBreak(): boolean {
+    const [next] = this.#breaks;
+    if (next === undefined || compareLogPlaces(next, this.#setup.decoder.place) > 0) return false;
+    this.#breaks.shift();
+    return compareLogPlaces(this.#made, this.#setup.decoder.place) < 0;
+  }
+
+  /** What can be handed out while nothing more is here. */
+  #waiting(): ChangePiece | null {
+    const { decoder } = this.#setup;
+    if (decoder.inTransaction) return null;
+    if (decoder.transactions > 0 && decoder.changes > 0) return this.#cut(decoder.place);
+    const isFurther = this.#isSilent || compareLogPlaces(this.#made, decoder.place) < 0;
+    return isFurther && this.#idleDue() <= 0 ? this.#cut(decoder.place) : null;
+  }
+
+  #idleDue(): number {
+    return this.#idleAt + this.#options.idleProgressMs() - performance.now();
+  }
+
+  /** `end` null: inside a transaction. */
+  #cut(end: LogPlace | null): ChangePiece {
+    const { decoder, server } = this.#setup;
+    this.#idleAt = performance.now();
+    this.#isSilent = false;
+    const taken = decoder.take();
+    if (end !== null) this.#made = end;
+    const position = end === null ? null : formatPosition({ server, ...end, gtids: decoder.gtids.toString() });
+    return { ...taken, end: position, committedAt: taken.changes > 0 ? taken.committedAt : null };
+  }
+
+  #checkSilence(): void {
+    const { connection, silenceMs } = this.#setup;
+    if (performance.now() - connection.heardAt <= silenceMs) return;
+    connection.session.destroy();
+    throw new SluiceError(
+      'CONNECTION_LOST',
+      `the source has sent nothing of its binary log for ${Math.round(silenceMs / 1000)} s`,
+    );
+  }
+}

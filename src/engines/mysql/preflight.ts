@@ -1,0 +1,88 @@
+/** What is missing for a role, each with the statements that fix it. */
+import type { Finding } from '../../model/findings.ts';
+import { displayName, type TableName } from '../../model/tables.ts';
+import type { Preflight } from '../contract.ts';
+import { describeTables } from './catalog.ts';
+import type { Connection, Session } from './connection.ts';
+import { logSettings } from './log-settings.ts';
+import { quoteTable } from './sql.ts';
+
+/** Each right that reading the log needs, and what it may be called (GRANT statements print it so). */
+const RIGHTS: readonly { readonly names: RegExp; readonly grant: string }[] = [
+  { names: /\b(REPLICATION SLAVE|REPLICATION REPLICA|ALL PRIVILEGES)\b/, grant: 'REPLICATION SLAVE' },
+  { names: /\b(BINLOG MONITOR|REPLICATION CLIENT|SUPER|ALL PRIVILEGES)\b/, grant: 'BINLOG MONITOR' },
+];
+
+export class MysqlPreflight implements Preflight {
+  readonly #connection: Connection;
+
+  constructor(connection: Connection) {
+    this.#connection = connection;
+  }
+
+  source(tables: readonly TableName[], options: { cdc: boolean }): Promise<Finding[]> {
+    return this.#connection.use(async (session) => {
+      const findings: Finding[] = [];
+      if (options.cdc) findings.push(...(await logSettings(session)), ...(await this.#rights(session)));
+      const described = await describeTables(session, tables, this.#connection.database);
+      for (const [i, name] of tables.entries()) {
+        const table = described[i];
+        if (!table)
+          findings.push({
+            code: 'SOURCE_TABLE_MISSING',
+            severity: 'error',
+            message: `${displayName(name)} does not exist, or this login may not see it`,
+            fixSql: [
+              `GRANT SELECT ON ${quoteTable({ ...name, schema: name.schema || (this.#connection.database ?? '') })} TO CURRENT_USER;`,
+            ],
+          });
+        else if (options.cdc) findings.push(...(await this.#cascades(session, name)));
+      }
+      return findings;
+    });
+  }
+
+  destination(): Promise<Finding[]> {
+    return Promise.resolve([
+      {
+        code: 'CAPABILITY_MISSING',
+        severity: 'error',
+        message: 'MySQL and MariaDB are no destination yet',
+        fixSql: [],
+      },
+    ]);
+  }
+
+  async #rights(session: Session): Promise<Finding[]> {
+    const rows = await session.query('read the login’s rights', 'SHOW GRANTS FOR CURRENT_USER');
+    const grants = rows.flatMap((row) => Object.values(row).map(String)).filter((grant) => / ON \*\.\* /.test(grant));
+    const [who] = await session.query('ask who we are', 'SELECT CURRENT_USER() AS login');
+    const login = String(who?.['login']).replace(/^(.*)@(.*)$/, "'$1'@'$2'");
+    return RIGHTS.filter(({ names }) => !grants.some((grant) => names.test(grant))).map(({ grant }) => ({
+      code: 'PERMISSION_DENIED',
+      severity: 'error',
+      message: `the login lacks ${grant}, which reading the binary log needs`,
+      fixSql: [`GRANT ${grant} ON *.* TO ${login};`],
+    }));
+  }
+
+  /** InnoDB changes the child rows of a cascade by itself, and the log does not hold them. information_schema hides the rules from a login that may only read. */
+  async #cascades(session: Session, name: TableName): Promise<Finding[]> {
+    const [row] = await session.query(
+      `read the foreign keys of ${displayName(name)}`,
+      `SHOW CREATE TABLE ${quoteTable(name)}`,
+    );
+    const sql = String(row?.['Create Table'] ?? '');
+    const found = sql.matchAll(
+      /^\s*CONSTRAINT `((?:[^`]|``)+)` FOREIGN KEY .*? ON (?:DELETE|UPDATE) (?:CASCADE|SET NULL|SET DEFAULT)/gm,
+    );
+    return [...found].map(([, constraint = '']) => ({
+      code: 'CDC_NOT_READY',
+      severity: 'error',
+      message: `${displayName(name)}: foreign key ${constraint.replaceAll('``', '`')} cascades, and the binary log does not hold what it changes`,
+      fixSql: [
+        `-- drop foreign key \`${constraint}\` of ${displayName(name)} and add it again with RESTRICT, or copy the table with cdc_enabled = 0`,
+      ],
+    }));
+  }
+}

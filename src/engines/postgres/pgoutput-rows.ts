@@ -1,0 +1,154 @@
+/**
+ * Rows of a relation as pgoutput sent them (manual: "Logical Replication Message Formats", TupleData): where they lie in what
+ * was read from the socket, and nothing made of them. Most changes go from there straight into the destination's COPY
+ * (binary-rows.ts); cells are made for whoever asks.
+ */
+import type { ChangeCell, ChangeRelation, Op, RowImages, TableChanges } from '../../model/changes.ts';
+
+/** `utf8Slice` is what Buffer's own toString calls after checking its arguments; the checks cost as much as a short cell. */
+interface FastBuffer extends Buffer {
+  utf8Slice(start: number, end: number): string;
+  latin1Slice(start: number, end: number): string;
+}
+
+/** Text from this size on is delivered as its UTF-8 bytes: outside V8's heap, and a string could not hold 1 GB. */
+const LARGE_CELL = 1 << 20;
+
+/** Kinds of values in a tuple. */
+export const TEXT_VALUE = 0x74; // t
+export const NULL_VALUE = 0x6e; // n
+export const UNCHANGED_VALUE = 0x75; // u
+
+/** What a row is besides its values. */
+export const Row = {
+  Whole: 0,
+  /** Columns outside the identity are sent as NULL but mean absent. */
+  KeyOnly: 1,
+  /** Some value was not sent. */
+  Absent: 2,
+  /** Some value was not sent; the row before this one (what it was) may hold it. */
+  AbsentAfterBefore: 3,
+} as const;
+export type Row = (typeof Row)[keyof typeof Row];
+
+/** How a relation's values are read. */
+export interface RowFormat {
+  /** Columns of the replica identity. */
+  readonly identity: readonly boolean[];
+  /** Columns whose text is bytea's. */
+  readonly binary: readonly boolean[];
+  readonly textAsBytes: boolean;
+}
+
+export class PgoutputRows implements RowImages {
+  readonly format: RowFormat;
+  // One entry a row: the buffer, where its first value begins in it, and what it is.
+  readonly buffers: Buffer[];
+  readonly starts: number[];
+  readonly kinds: Row[];
+
+  constructor(format: RowFormat, buffers: Buffer[] = [], starts: number[] = [], kinds: Row[] = []) {
+    this.format = format;
+    this.buffers = buffers;
+    this.starts = starts;
+    this.kinds = kinds;
+  }
+
+  get count(): number {
+    return this.starts.length;
+  }
+
+  isWhole(row: number): boolean {
+    return this.kinds[row] === Row.Whole;
+  }
+
+  cell(row: number, column: number): ChangeCell {
+    const buffer = this.buffers[row];
+    const kind = this.kinds[row] ?? Row.Whole;
+    if (buffer === undefined) return undefined;
+    let at = this.starts[row] ?? 0;
+    for (let before = 0; before < column; before++)
+      at += buffer[at] === TEXT_VALUE ? 5 + buffer.readUInt32BE(at + 1) : 1;
+    const cell = this.#value(buffer, at, column, kind);
+    return cell === undefined && kind === Row.AbsentAfterBefore ? this.cell(row - 1, column) : cell;
+  }
+
+  /** Every row's cells, one after the other. */
+  cells(): ChangeCell[] {
+    const cells: ChangeCell[] = [];
+    const width = this.format.identity.length;
+    for (let row = 0; row < this.starts.length; row++) {
+      const buffer = this.buffers[row];
+      const kind = this.kinds[row] ?? Row.Whole;
+      if (buffer === undefined) continue;
+      let at = this.starts[row] ?? 0;
+      for (let column = 0; column < width; column++) {
+        const cell = this.#value(buffer, at, column, kind);
+        cells.push(cell === undefined && kind === Row.AbsentAfterBefore ? cells[cells.length - width] : cell);
+        at += buffer[at] === TEXT_VALUE ? 5 + buffer.readUInt32BE(at + 1) : 1;
+      }
+    }
+    return cells;
+  }
+
+  /** Takes away the rows from number `first` on. */
+  splice(first: number): PgoutputRows {
+    return new PgoutputRows(
+      this.format,
+      this.buffers.splice(first),
+      this.starts.splice(first),
+      this.kinds.splice(first),
+    );
+  }
+
+  #value(buffer: Buffer, at: number, column: number, kind: Row): ChangeCell {
+    const { identity, binary, textAsBytes } = this.format;
+    switch (buffer[at]) {
+      case TEXT_VALUE: {
+        const start = at + 5;
+        const length = buffer.readUInt32BE(at + 1);
+        if (binary[column]) return Buffer.from((buffer as FastBuffer).latin1Slice(start + 2, start + length), 'hex');
+        // A copy: the cell may be kept longer than what it came with.
+        if (textAsBytes || length >= LARGE_CELL) return Uint8Array.prototype.slice.call(buffer, start, start + length);
+        return (buffer as FastBuffer).utf8Slice(start, start + length);
+      }
+      case NULL_VALUE:
+        return kind === Row.KeyOnly && identity[column] === false ? undefined : null;
+      default:
+        return undefined;
+    }
+  }
+}
+
+/** Changes whose rows lie where they were read; cells are made, all at once, for whoever asks for them. */
+export class PgoutputChanges implements TableChanges {
+  readonly relation: ChangeRelation;
+  readonly ops: Op[];
+  readonly before: number[];
+  readonly after: number[];
+  readonly visibility: string[];
+  readonly images: PgoutputRows;
+  hasAbsent = false;
+  #cells: ChangeCell[] | null = null;
+
+  constructor(
+    relation: ChangeRelation,
+    images: PgoutputRows,
+    ops: Op[] = [],
+    before: number[] = [],
+    after: number[] = [],
+    visibility: string[] = [],
+  ) {
+    this.relation = relation;
+    this.images = images;
+    this.ops = ops;
+    this.before = before;
+    this.after = after;
+    this.visibility = visibility;
+  }
+
+  /** Not to be asked for while rows are still added. */
+  get cells(): ChangeCell[] {
+    return (this.#cells ??= this.images.cells());
+  }
+}
