@@ -1,19 +1,23 @@
 /**
  * SQL Server: speed against the driver's own ceilings in the same run. `npm run bench -- sqlserver [options]`, on the server of the
  * tests (TEST_SQLSERVER_URL, or an installed stand-in):
- *   --only load,copy  parts to run (all)
- *   --rows 200000     rows of each arm            --rounds 3    rounds of every comparison
+ *   --only load,copy,changes  parts to run (all)
+ *   --rows 200000     rows of a load        --copy-rows 1000000   rows of a copy, whose some fifty other statements weigh on small ones
+ *        --changes 50000   changes of each round      --rounds 3   rounds of every comparison
  */
 import { parseArgs } from 'node:util';
 import { createSqlServerDatabase, findSqlServer, stopSqlServer } from '../test/support/sqlserver.ts';
 import { say } from './report.ts';
+import { benchChanges } from './sqlserver/changes.ts';
 import { benchCopy } from './sqlserver/copy.ts';
 import { benchLoad } from './sqlserver/load.ts';
 
 const { values } = parseArgs({
   options: {
-    only: { type: 'string', default: 'load,copy' },
+    only: { type: 'string', default: 'load,copy,changes' },
     rows: { type: 'string', default: '200000' },
+    'copy-rows': { type: 'string', default: '1000000' },
+    changes: { type: 'string', default: '50000' },
     rounds: { type: 'string', default: '3' },
   },
 });
@@ -29,7 +33,8 @@ say(`Server: ${server.kind}`);
 const database = await createSqlServerDatabase(server, 'bench');
 try {
   if (parts.has('load')) await benchLoad(database, rows, rounds);
-  if (parts.has('copy')) await benchCopy(database, rows, rounds);
+  if (parts.has('copy')) await benchCopy(database, Number(values['copy-rows']), rounds);
+  if (parts.has('changes')) await benchChanges(server, Number(values.changes), rounds);
 } catch (error) {
   process.exitCode = 1;
   console.error(error instanceof Error ? error.stack : error);

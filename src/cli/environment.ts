@@ -6,6 +6,7 @@ import { existsSync } from 'node:fs';
 import path from 'node:path';
 import { z } from 'zod';
 import { SluiceError } from '../model/errors.ts';
+import { looksLikeAdo } from '../model/sqlserver-address.ts';
 import { LOG_FORMATS, LOG_LEVELS, type LogFormat, type LogLevel } from '../log/logger.ts';
 
 export interface Environment {
@@ -21,18 +22,23 @@ export interface Environment {
 
 export type Variables = Readonly<Record<string, string | undefined>>;
 
+const isUrl = (text: string) => /^[a-z][a-z0-9+.-]*:\/\//i.test(text);
+
 const flag = z.enum(['0', '1', 'true', 'false', 'yes', 'no']).transform((text) => ['1', 'true', 'yes'].includes(text));
 
 const schema = z.object({
   DEST_URL: z
     .string()
-    .regex(/^[a-z][a-z0-9+.-]*:\/\//i, 'must be a URL such as postgres://user@host:5432/')
+    .refine(
+      (text) => isUrl(text) || looksLikeAdo(text),
+      'must be a URL such as postgres://user@host:5432/, or server=host;user id=…;password=… for SQL Server',
+    )
     .optional(),
   DEST_SERVER: z.string().optional(),
   DEST_USER: z.string().optional(),
   DEST_PASS: z.string().optional(),
   DEST_PORT: z.coerce.number('must be a port number').int().min(1).max(65535).optional(),
-  DEST_ENCRYPT: flag.optional(),
+  DEST_ENCRYPT: z.union([flag, z.enum(['strict', 'mandatory', 'optional', 'disable'])]).optional(),
   DEST_TRUST_CERT: flag.optional(),
   DEST_CA: z.string().optional(),
   CONTROL_DATABASE: z.string().max(128).default('sluice'),
@@ -90,6 +96,8 @@ export function loadEnvFile(directory: string): void {
   if (existsSync(file)) process.loadEnvFile(file);
 }
 
+const REFERENCE = /^(\$\{(env|file):[^}]+\}|enc:v1:[A-Za-z0-9+/]+={0,2})$/;
+
 /** `host`, `host,port`, `host\instance` as SQL Server's own tools write it. */
 function sqlServerUrl(server: string, values: z.infer<typeof schema>): string {
   const match = /^(?:tcp:)?(?<host>\[[^\]]+\]|[^\\,\s]+)(?:\\(?<instance>[^\\,\s]+))?(?:,\s*(?<port>\d+))?$/.exec(
@@ -104,6 +112,8 @@ function sqlServerUrl(server: string, values: z.infer<typeof schema>): string {
   const port = values.DEST_PORT ?? match?.groups?.['port'];
   const user = values.DEST_USER ?? 'sa';
   const login = values.DEST_PASS === undefined ? [user] : [user, values.DEST_PASS];
+  // A secret's reference is resolved later, and encoded then.
+  const encoded = login.map((text) => (REFERENCE.test(text) ? text : encodeURIComponent(text)));
   const options = new URLSearchParams();
   const instance = match?.groups?.['instance'];
   if (instance !== undefined) options.set('instance', instance);
@@ -111,5 +121,5 @@ function sqlServerUrl(server: string, values: z.infer<typeof schema>): string {
   if (values.DEST_TRUST_CERT !== undefined) options.set('trustServerCertificate', String(values.DEST_TRUST_CERT));
   if (values.DEST_CA !== undefined) options.set('ca', values.DEST_CA);
   const query = options.size > 0 ? `?${options.toString()}` : '';
-  return `sqlserver://${login.map(encodeURIComponent).join(':')}@${host}${port === undefined ? '' : `:${port}`}/${query}`;
+  return `sqlserver://${encoded.join(':')}@${host}${port === undefined ? '' : `:${port}`}/${query}`;
 }

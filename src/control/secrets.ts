@@ -6,6 +6,7 @@ import { createCipheriv, createDecipheriv, randomBytes, scryptSync } from 'node:
 import { readFile } from 'node:fs/promises';
 import { SluiceError } from '../model/errors.ts';
 import { redact } from '../model/redact.ts';
+import { looksLikeAdo } from '../model/sqlserver-address.ts';
 
 const REFERENCE = /\$\{(env|file):([^}]+)\}/g;
 const ENCRYPTED = /enc:v1:([A-Za-z0-9+/]+={0,2})/g;
@@ -28,8 +29,9 @@ const PROCESS_SOURCES: SecretSources = {
 
 /**
  * Replaces `${env:NAME}`, `${file:/path}` and `enc:v1:…` by what they stand for. `enc:v1:` may be the whole string or stand
- * in its place within one. In a URL, what stands in the user-info part is percent-encoded, so that any character may be in
- * a password; elsewhere, and where the reference is the whole string, it is taken as it is.
+ * in its place within one. In a URL, what stands in the user-info part is percent-encoded, and in `server=…;password=…` a
+ * reference that is a whole value is quoted, so that any character may be in a password; elsewhere, and where the reference
+ * is the whole string, it is taken as it is.
  * Throws SECRET_UNREADABLE naming the reference, never the value.
  */
 export async function resolveSecrets(text: string, sources: SecretSources = PROCESS_SOURCES): Promise<string> {
@@ -37,15 +39,23 @@ export async function resolveSecrets(text: string, sources: SecretSources = PROC
   // What was encrypted as a whole may itself hold references: it is a connection string like any other.
   const outer = whole ? decryptSecret(text.trim(), sources.env['SLUICE_SECRET_KEY']) : text;
   const userInfo = userInfoRange(outer);
+  const ado = looksLikeAdo(outer);
   const pieces: string[] = [];
   let at = 0;
   for (const match of [...outer.matchAll(REFERENCE), ...outer.matchAll(ENCRYPTED)].sort((a, b) => a.index - b.index)) {
     const value = await valueOf(match, sources);
     const encode = userInfo !== null && match.index >= userInfo.from && match.index < userInfo.to;
-    pieces.push(outer.slice(at, match.index), encode ? encodeURIComponent(value) : value);
-    at = match.index + match[0].length;
+    const end = match.index + match[0].length;
+    const quote = ado && /=\s*$/.test(outer.slice(at, match.index)) && /^\s*(;|$)/.test(outer.slice(end));
+    pieces.push(outer.slice(at, match.index), encode ? encodeURIComponent(value) : quote ? quoted(value) : value);
+    at = end;
   }
   return pieces.join('') + outer.slice(at);
+}
+
+/** As SqlConnection.ConnectionString has it. */
+function quoted(value: string): string {
+  return `"${value.replaceAll('"', '""')}"`;
 }
 
 /** The part between `://` and the last `@` before the path: references are skipped, they may hold any of these characters. */

@@ -8,7 +8,7 @@ export interface TableName {
 
 /** For messages and logs only: never becomes SQL. */
 export function displayName(name: TableName): string {
-  return `${name.schema}.${name.table}`;
+  return name.schema === '' ? name.table : `${name.schema}.${name.table}`;
 }
 
 export interface Column {
@@ -27,7 +27,7 @@ export interface Column {
   readonly identity: 'always' | 'by default' | null;
   /** The default's expression as the engine prints it, or null. */
   readonly default: string | null;
-  /** Named only where it differs from the database's. */
+  /** Named where it differs from the database's; by SQL Server always, because databases' own differ there and decide what is equal. */
   readonly collation: string | null;
   /** The engine's identity of the column: another one under the same name is another column. */
   readonly id?: string;

@@ -231,7 +231,12 @@ export class Service {
     const missing = new Set<string>();
     for (const stream of this.#plan?.streams.values() ?? []) {
       if (this.#stopping || this.#streams.has(stream.stream)) continue;
-      const taken = await this.#leases.take(leaseKey(stream.stream), () => void this.#stopStream(stream.stream));
+      const taken = await this.#leases.take(leaseKey(stream.stream), () => {
+        this.#logger.warn('the lease of a change stream was lost to another process', {
+          stream: stream.stream,
+        });
+        void this.#stopStream(stream.stream);
+      });
       if (taken) this.#startStream(stream);
       else missing.add(leaseKey(stream.stream));
     }

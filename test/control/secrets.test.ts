@@ -2,6 +2,7 @@ import { expect } from 'chai';
 import { randomBytes } from 'node:crypto';
 import { decryptSecret, encryptSecret, resolveSecrets } from '../../src/control/secrets.ts';
 import { redact } from '../../src/model/redact.ts';
+import { parseSqlServerAddress } from '../../src/model/sqlserver-address.ts';
 import { rejection } from './support.ts';
 
 const AWKWARD = 'p@ss/w:ord?#%[]{} "\'ü&=;';
@@ -35,6 +36,13 @@ describe('control: secrets', () => {
     );
     const url = await resolveSecrets('postgres://u:${file:/run/secrets/pw}@h/db', sources({}, files));
     expect(decodeURIComponent(new URL(url).password)).to.equal(AWKWARD);
+  });
+
+  it('any character may be in a password of a SQL Server connection string', async () => {
+    for (const password of [AWKWARD, 'a;b"c}d', ` '{`]) {
+      const text = await resolveSecrets('server=h;user id=u;password=${env:PW};database=d', sources({ PW: password }));
+      expect(parseSqlServerAddress(text)).to.include({ password, database: 'd' });
+    }
   });
 
   it('a password that looks like a reference is not resolved again', async () => {

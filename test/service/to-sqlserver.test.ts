@@ -117,6 +117,25 @@ describe('PostgreSQL → SQL Server', function () {
     await world.equal('guarded');
   });
 
+  it('F36: a row that a constraint refuses is left out as far as allowed, the others of its transaction arrive', async () => {
+    await world.source.query(`CREATE TABLE limited (id int PRIMARY KEY, n int NOT NULL)`);
+    await world.source.query(`INSERT INTO limited SELECT i, i FROM generate_series(1, 20) i`);
+    const mapping = await world.map('limited', { max_failed_rows: 1 });
+    await world.state(mapping, 'streaming', 40);
+    await world.target.query(`ALTER TABLE dbo.limited ADD CONSTRAINT at_most CHECK (n < 100)`);
+    await world.source.query(
+      `BEGIN; UPDATE limited SET n = n + 50; INSERT INTO limited VALUES (21, 500), (22, 22); COMMIT`,
+    );
+    await eventually(async () => {
+      const rows = await world.target.query('SELECT COUNT(*) AS n, MIN(n) AS least FROM dbo.limited');
+      expect(rows).to.deep.equal([{ n: 21, least: 22 }]);
+    }, 30_000);
+    const letters = await world.control.query('SELECT operation, error_code FROM dead_letters');
+    expect(letters).to.deep.equal([{ operation: 'upsert', error_code: 'ROW_REFUSED' }]);
+    await world.source.query('UPDATE limited SET n = 1 WHERE id = 21');
+    await world.equal('limited');
+  });
+
   it('F26: a column is added in place', async () => {
     await world.source.query(`CREATE TABLE growing (id int PRIMARY KEY, v text)`);
     await world.source.query(`INSERT INTO growing SELECT i, 'v' FROM generate_series(1, 20) i`);

@@ -132,7 +132,8 @@ export const sqlserverDialect: ControlDialect = {
   },
 
   async insertRows(queries, table, rows) {
-    for (const part of inStatements(rows)) await queries.raw(...insertOf(table, part, ''));
+    for (const part of inStatements(rows))
+      await queries.raw(...(insertOf(table, part, '') as [string, Knex.RawBinding[]]));
   },
 
   async refreshDisplay(queries) {
@@ -157,7 +158,7 @@ export const sqlserverDialect: ControlDialect = {
 async function insertRetrying(queries: Queries, [sql, bindings]: [string, Binding[]]): Promise<number> {
   for (let attempt = 1; ; attempt++) {
     try {
-      return (await rowsOf(queries.raw(sql, bindings))).length;
+      return (await rowsOf(queries.raw(sql, bindings as Knex.RawBinding[]))).length;
     } catch (error) {
       // Somebody else inserted one of them between our look and our write: look again.
       if (attempt === 5 || !UNIQUE_VIOLATIONS.includes(numberOf(error) ?? 0)) throw error;
@@ -165,7 +166,8 @@ async function insertRetrying(queries: Queries, [sql, bindings]: [string, Bindin
   }
 }
 
-type Binding = string | null;
+/** Text, or an expression of the database's own such as its clock. */
+type Binding = string | Knex.Raw | null;
 
 function* inStatements<T extends Record<string, unknown>>(rows: readonly T[]): Generator<readonly T[]> {
   const size = Math.floor(MOST_PARAMETERS / Math.max(1, Object.keys(rows[0] ?? {}).length));
@@ -186,15 +188,16 @@ function insertOf(
     `INSERT INTO ${bracket(table)} (${columns}) ${output === undefined ? '' : `OUTPUT inserted.${bracket(output)}`}
      SELECT ${names.map((name) => `v.${bracket(name)}`).join(', ')}
      FROM (VALUES ${rows.map(() => values).join(', ')}) AS v (${columns}) ${where}`,
-    rows.flatMap((row) => names.map((name) => textOf(row[name]))),
+    rows.flatMap((row) => names.map((name) => bindingOf(row[name]))),
   ];
 }
 
-function textOf(value: unknown): string | null {
+function bindingOf(value: unknown): Binding {
   if (value === null || value === undefined) return null;
   if (typeof value === 'string') return value;
   if (typeof value === 'number') return String(value);
-  throw new Error(`a value of type ${typeof value} has no text`);
+  if (typeof value === 'object' && 'toSQL' in value) return value as Knex.Raw;
+  throw new Error(`a value of type ${typeof value} cannot be bound`);
 }
 
 /** Of names of our own tables and columns only. */

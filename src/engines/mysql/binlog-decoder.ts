@@ -56,6 +56,7 @@ export class BinlogDecoder {
   #pending: MariaTransaction | null = null;
   #inTransaction = false;
   #hasChecksums: boolean;
+  #sawAbsent = false;
   /** After the last event. */
   place: LogPlace;
   readonly gtids: GtidState;
@@ -253,12 +254,13 @@ export class BinlogDecoder {
     while (cursor.at < cursor.buffer.length) {
       const before = kind === 'insert' ? -1 : this.#row(cursor, followed.readers, changes.cells, true);
       const after = kind === 'delete' ? -1 : this.#row(cursor, followed.readers, changes.cells, false);
-      if (after >= 0 && !changes.hasAbsent) changes.hasAbsent = changes.cells.includes(undefined, after);
       changes.ops.push(kind === 'insert' ? Op.Insert : kind === 'update' ? Op.Update : Op.Delete);
       changes.before.push(before);
       changes.after.push(after);
       this.changes++;
     }
+    changes.hasAbsent ||= this.#sawAbsent;
+    this.#sawAbsent = false;
     this.bytes += cursor.buffer.length + (changes.cells.length - start) * CELL_BYTES;
   }
 
@@ -270,6 +272,7 @@ export class BinlogDecoder {
     for (let i = 0; i < readers.length; i++) {
       const isNull = (((cursor.buffer[nulls + (i >> 3)] ?? 0) >> (i & 7)) & 1) === 1;
       const cell = isNull ? null : readers[i]?.(cursor);
+      if (cell === undefined && !isOld) this.#sawAbsent = true;
       cells.push(isOld && cell != null && cell.length > MAX_KEY_BYTES ? undefined : cell);
     }
     return first;

@@ -42,10 +42,14 @@ SELECT 'f' AS part, t.n AS n, CAST(f.name AS nvarchar(128)) AS name FROM @t t JO
 SELECT 'r' AS part, t.n AS n, CAST(OBJECT_SCHEMA_NAME(f.parent_object_id) AS nvarchar(128)) AS schema_name, CAST(OBJECT_NAME(f.parent_object_id) AS nvarchar(128)) AS table_name, CAST(f.name AS nvarchar(128)) AS name
   FROM @t t JOIN sys.foreign_keys f ON f.referenced_object_id = t.object_id WHERE f.is_disabled = 0;
 IF OBJECT_ID('sys.allocation_units') IS NOT NULL
-  SELECT 'b' AS part, t.n AS n, SUM(a.used_pages) * 8192 AS bytes FROM @t t
-  JOIN sys.partitions p ON p.object_id = t.object_id AND p.index_id IN (0, 1)
-  JOIN sys.allocation_units a ON a.container_id = CASE a.type WHEN 2 THEN p.partition_id ELSE p.hobt_id END GROUP BY t.n;
-SET LOCK_TIMEOUT -1`;
+  SELECT 'b' AS part, u.n AS n, SUM(u.pages) * 8192 AS bytes FROM (
+    SELECT t.n AS n, a.used_pages AS pages FROM @t t JOIN sys.partitions p ON p.object_id = t.object_id AND p.index_id IN (0, 1)
+      JOIN sys.allocation_units a ON a.container_id = p.hobt_id AND a.type IN (1, 3)
+    UNION ALL
+    SELECT t.n, a.used_pages FROM @t t JOIN sys.partitions p ON p.object_id = t.object_id AND p.index_id IN (0, 1)
+      JOIN sys.allocation_units a ON a.container_id = p.partition_id AND a.type = 2
+  ) AS u GROUP BY u.n;
+SET LOCK_TIMEOUT -1; SET NOCOUNT OFF`;
 
 /** More would make the statement's list of values too large for its parser. */
 const NAMES_AT_ONCE = 500;

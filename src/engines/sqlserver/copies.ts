@@ -1,6 +1,5 @@
 /** The copy side of a destination: generations from their staging table to their replacement (PROTOCOL, A copy). */
-import { SluiceError } from '../../model/errors.ts';
-import { displayName, type TableName } from '../../model/tables.ts';
+import type { TableName } from '../../model/tables.ts';
 import { backlogTable } from '../home-tables.ts';
 import { isSameShape, routeFor, type StoredRoute } from '../stored-route.ts';
 import type {
@@ -15,6 +14,7 @@ import type {
 import type { Connection, Row, Session } from './connection.ts';
 import { SqlServerCopy } from './copy.ts';
 import { SqlServerFold } from './fold.ts';
+import { claim, discardCopy, inserted, UNFINISHED } from './generations.ts';
 import { announceRoute, GROUP, holdMapping, MAPPING } from './hold.ts';
 import { createBacklogSql, stagingOf } from './home.ts';
 import { groupLock, Locker, mappingLock, pastFrozenWriters } from './locks.ts';
@@ -28,9 +28,6 @@ class NotReshaped extends Error {}
 
 /** Mappings that one statement names. */
 const UIDS_AT_ONCE = 1000;
-
-/** What a generation says of its unfinished copy and its backlog. */
-const UNFINISHED = 'copy_generation, copy_route, copy_request, backlog, backlog_generation, last_generation';
 
 export class SqlServerCopies implements CopyDestination {
   readonly #connection: Connection;
@@ -327,47 +324,4 @@ export class SqlServerCopies implements CopyDestination {
     await this.#connection.release(session);
     await locker?.close();
   }
-}
-
-/** The mapping's generation row, made when there is none, now this copier's. Throws FENCED for an older copier. */
-async function claim(session: Session, request: GenerationRequest): Promise<Row> {
-  const uid = request.mappingUid;
-  await session.query(
-    'make the mapping’s generation row',
-    `INSERT INTO sluice.generations (mapping_uid) SELECT @uid WHERE NOT EXISTS (SELECT 1 FROM sluice.generations WHERE ${MAPPING})`,
-    { uid },
-  );
-  const [row] = await session.query(
-    'take the copy over',
-    `UPDATE sluice.generations SET copy_epoch = @epoch OUTPUT ${inserted(UNFINISHED)} WHERE ${MAPPING} AND copy_epoch < @epoch`,
-    { uid, epoch: request.copyEpoch },
-  );
-  if (!row) throw new SluiceError('FENCED', `the copy to ${displayName(request.target)} has a newer copier`);
-  return row;
-}
-
-/** Staging table, backlog and chunk marks of a copy (or the backlog of a hold that a new copy makes pointless). */
-async function discardCopy(session: Session, locker: Locker, mappingUid: string, row: Row): Promise<void> {
-  const tables: TableName[] = [];
-  const copyGeneration = numberOf(row, 'copy_generation');
-  const copyRoute = textOf(row, 'copy_route');
-  if (copyGeneration !== null && copyRoute !== null)
-    tables.push(stagingOf(JSON.parse(copyRoute) as StoredRoute, mappingUid, copyGeneration));
-  const backlogGeneration = numberOf(row, 'backlog_generation');
-  if (backlogGeneration !== null) tables.push(backlogTable(mappingUid, backlogGeneration));
-  if (tables.length > 0) {
-    await locker.endCopiers(mappingUid);
-    await session.run(
-      'discard an unfinished copy',
-      tables.map((table) => `DROP TABLE IF EXISTS ${quoteTable(table)}`),
-    );
-  }
-  await session.query('discard chunk marks', `DELETE FROM sluice.chunks WHERE ${MAPPING}`, { uid: mappingUid });
-}
-
-function inserted(columns: string): string {
-  return columns
-    .split(', ')
-    .map((column) => `inserted.${column} AS ${column}`)
-    .join(', ');
 }

@@ -106,6 +106,14 @@ describe('SQL Server catalog', () => {
     expect(await catalog.isEmpty({ schema: 'dbo', table: 'base' })).to.equal(false);
   });
 
+  it('a kept session is given back as it was: it counts rows', async () => {
+    await database.connection.use(async (session) => {
+      const same = { query: session.query.bind(session) } as unknown as typeof database.connection;
+      await new SqlServerCatalog(same).describe([{ schema: 'dbo', table: 'base' }]);
+      expect(await session.run('count', ['UPDATE base SET id = id'])).to.deep.equal([1]);
+    });
+  });
+
   it('several hundred names in one round trip', async () => {
     const names = Array.from({ length: 400 }, (_, i) => ({ schema: 'dbo', table: i === 399 ? 'base' : `no_${i}` }));
     const found = await catalog.describe(names);
