@@ -35,6 +35,28 @@ export function sqlServerLogin(address: SqlServerAddress, database: string | nul
   };
 }
 
+/** As much of the driver's connection as is needed to look before the login leaves. */
+interface BeforeLogin {
+  messageIo?: { tlsNegotiationComplete: boolean };
+  sendLogin7Packet: () => void;
+}
+
+/**
+ * The driver goes on in plain text when the server says that it has no TLS (tedious 19, performTlsNegotiation), and anybody on the
+ * way could say so for it. With encryption asked for, this ends the attempt before the login, and with it the password, is sent.
+ * To be called before `connect`.
+ */
+export function requireTls(driver: object, encrypt: boolean | 'strict'): void {
+  if (encrypt !== true) return; // 'strict' begins with TLS
+  const connection = driver as BeforeLogin;
+  const send = connection.sendLogin7Packet.bind(connection);
+  connection.sendLogin7Packet = () => {
+    if (connection.messageIo?.tlsNegotiationComplete !== true)
+      throw Object.assign(new Error('the server offers no TLS, and encryption was asked for'), { code: 'EENCRYPT' });
+    send();
+  };
+}
+
 /** `host,port` or `host\instance`, for messages. */
 export function placeOf(address: SqlServerAddress): string {
   const { host, port, instance } = address;

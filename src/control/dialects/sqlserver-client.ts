@@ -7,6 +7,7 @@
 import MssqlClient from 'knex/lib/dialects/mssql/index.js';
 import MssqlCompiler from 'knex/lib/dialects/mssql/query/mssql-querycompiler.js';
 import MssqlTransaction from 'knex/lib/dialects/mssql/transaction.js';
+import { requireTls } from '../../model/sqlserver-login.ts';
 
 /** Longer lists travel as one JSON text (OPENJSON: SQL Server 2016 and newer). */
 const LONGEST_LIST = 500;
@@ -57,6 +58,7 @@ interface Query {
 
 /** `connectionSettings` are tedious's own, and besides them the statements each new session begins with. */
 export interface SessionSettings {
+  readonly options: { readonly encrypt: boolean | 'strict' } & Readonly<Record<string, unknown>>;
   readonly sessionStart: string;
 }
 
@@ -65,6 +67,7 @@ export class SqlServerClient extends MssqlClient {
     const { sessionStart, ...settings } = this.connectionSettings as SessionSettings;
     const driver = this._driver() as Driver;
     const connection = new driver.Connection(settings);
+    requireTls(connection, settings.options.encrypt);
     // A refused login is told by several messages of which the driver keeps the last; the first says why (4060, then 18456).
     let refusal: Error | null = null;
     connection.on('errorMessage', (error) => {

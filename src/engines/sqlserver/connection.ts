@@ -3,7 +3,7 @@ import type { EventEmitter } from 'node:events';
 import { Connection as Driver, Request, TYPES, type ConnectionConfiguration } from 'tedious';
 import { SluiceError } from '../../model/errors.ts';
 import { parseSqlServerAddress, type SqlServerAddress } from '../../model/sqlserver-address.ts';
-import { placeOf, sqlServerLogin } from '../../model/sqlserver-login.ts';
+import { placeOf, requireTls, sqlServerLogin } from '../../model/sqlserver-login.ts';
 import type { Installation, OpenOptions } from '../contract.ts';
 import { SessionPool, type PooledSession } from '../session-pool.ts';
 import { classify } from './errors.ts';
@@ -278,6 +278,7 @@ export class Connection {
   async #connect(): Promise<Session> {
     const doing = `connect to database ${this.database ?? '(default)'} at ${placeOf(this.address)}`;
     const driver = new Driver(this.#config);
+    requireTls(driver, this.address.encrypt);
     const session = new Session(driver);
     // A refused login is told by several messages of which the driver keeps the last; an earlier one says why (4060, then 18456).
     const refusals: { readonly number: number; readonly message: string; readonly code: string }[] = [];

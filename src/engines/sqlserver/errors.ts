@@ -163,7 +163,8 @@ export function classify(thrown: unknown, doing: string): SluiceError {
 
 function byDriver(error: DriverError, text: string, number: number | null): ErrorCode {
   // What follows is about the connection, and not to be found in the words of a server's message.
-  if (number !== null) return BY_WORDS.find(([words]) => words.test(text))?.[1] ?? 'INTERNAL';
+  if (number !== null)
+    return BY_WORDS.find(([words]) => words.test(text))?.[1] ?? (error.code === 'ELOGIN' ? 'LOGIN_FAILED' : 'INTERNAL');
   const inner = (error.cause as DriverError | undefined)?.code;
   if (/self.signed|certificate|SSL|TLS|unable to verify|altnames/i.test(text)) return 'TLS_FAILED';
   if (typeof inner === 'string' && BY_CODE[inner]) return BY_CODE[inner];

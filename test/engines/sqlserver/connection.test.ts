@@ -7,6 +7,7 @@ import {
   type SqlServerTestDatabase,
   type SqlServerUnderTest,
 } from '../../support/sqlserver.ts';
+import { skip } from '../../support/skip.ts';
 
 async function failure(work: Promise<unknown>): Promise<SluiceError> {
   try {
@@ -120,6 +121,13 @@ describe('SQL Server: sessions', () => {
       expect(error.message).not.to.contain(new URL(server.url).password);
     });
   }
+
+  it('a server without TLS is not sent the login when encryption was asked for, which is the default', async function () {
+    if (server.kind !== 'babelfish') skip(this, 'needs a server without TLS');
+    const error = await failure(connection((url) => url.searchParams.delete('encrypt')).query('ask', 'SELECT 1 AS x'));
+    expect(error.code).to.equal('TLS_FAILED');
+    expect(error.message).to.contain('no TLS');
+  });
 
   it('F41: a session whose connection was cut says CONNECTION_LOST, and the pool opens another', async () => {
     const own = connection(() => undefined, database.name);
