@@ -43,10 +43,10 @@ export interface TableChanges {
   readonly after: number[];
   readonly cells: ChangeCell[];
   /**
-   * The rows as the source sent them, where it keeps them so: `cells` is then made when it is first asked for. Whoever needs
-   * a few cells takes them from here.
+   * The rows as the source sent them, where it keeps them so, and only until `cells` is first asked for and made of them. Whoever
+   * needs a few cells takes them from here.
    */
-  readonly images?: RowImages;
+  readonly images?: RowImages | undefined;
   /** Some cell of an after-row is absent. */
   hasAbsent: boolean;
   /**

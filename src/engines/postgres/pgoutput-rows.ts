@@ -4,6 +4,7 @@
  * (binary-rows.ts); cells are made for whoever asks.
  */
 import type { ChangeCell, ChangeRelation, Op, RowImages, TableChanges } from '../../model/changes.ts';
+import { SluiceError } from '../../model/errors.ts';
 
 /** `utf8Slice` is what Buffer's own toString calls after checking its arguments; the checks cost as much as a short cell. */
 interface FastBuffer extends Buffer {
@@ -120,35 +121,52 @@ export class PgoutputRows implements RowImages {
   }
 }
 
-/** Changes whose rows lie where they were read; cells are made, all at once, for whoever asks for them. */
+/**
+ * Changes whose rows lie where they were read, until somebody asks for cells: they are made all at once, and what was read is
+ * let go.
+ */
 export class PgoutputChanges implements TableChanges {
   readonly relation: ChangeRelation;
   readonly ops: Op[];
   readonly before: number[];
   readonly after: number[];
   readonly visibility: string[];
-  readonly images: PgoutputRows;
   hasAbsent = false;
+  #rows: PgoutputRows | null;
   #cells: ChangeCell[] | null = null;
 
   constructor(
     relation: ChangeRelation,
-    images: PgoutputRows,
+    rows: PgoutputRows,
     ops: Op[] = [],
     before: number[] = [],
     after: number[] = [],
     visibility: string[] = [],
   ) {
     this.relation = relation;
-    this.images = images;
+    this.#rows = rows;
     this.ops = ops;
     this.before = before;
     this.after = after;
     this.visibility = visibility;
   }
 
+  get images(): PgoutputRows | undefined {
+    return this.#rows ?? undefined;
+  }
+
+  /** For whoever still adds rows. */
+  get rows(): PgoutputRows {
+    if (this.#rows === null) throw new SluiceError('INTERNAL', 'rows are added to changes whose cells were made');
+    return this.#rows;
+  }
+
   /** Not to be asked for while rows are still added. */
   get cells(): ChangeCell[] {
-    return (this.#cells ??= this.images.cells());
+    if (this.#cells === null) {
+      this.#cells = this.rows.cells();
+      this.#rows = null;
+    }
+    return this.#cells;
   }
 }

@@ -195,7 +195,7 @@ export class PgoutputDecoder {
     for (const open of this.#open) {
       if (!open.touched) continue;
       open.markOps = open.changes.ops.length;
-      open.markRows = open.changes.images.count;
+      open.markRows = open.changes.rows.count;
       open.markVisibility = open.changes.visibility.length;
       open.markAbsent = open.changes.hasAbsent;
       open.touched = false;
@@ -272,7 +272,7 @@ export class PgoutputDecoder {
   /** The after-row has unchanged large values that were not sent: the before-row may hold them. */
   #absent(open: Open, before: number, after: number): void {
     const { changes, described } = open;
-    const { images, visibility } = changes;
+    const { rows: images, visibility } = changes;
     const width = described.format.identity.length;
     const row = after / width;
     images.kinds[row] = before < 0 ? Row.Absent : Row.AbsentAfterBefore;
@@ -329,7 +329,7 @@ export class PgoutputDecoder {
 
   /** Notes a tuple and returns where its cells begin among all. `keyOnly`: columns outside the identity are sent as NULL but mean absent. */
   #row(buffer: Buffer, open: Open, keyOnly: boolean): number {
-    const { images } = open.changes;
+    const { rows: images } = open.changes;
     const width = open.described.format.identity.length;
     let at = this.#at;
     let bytes = 0;
@@ -384,7 +384,7 @@ function split(open: Open): Open {
   const shift = (offset: number) => (offset < 0 ? offset : offset - cut);
   const tail = new PgoutputChanges(
     changes.relation,
-    changes.images.splice(markRows),
+    changes.rows.splice(markRows),
     changes.ops.splice(markOps),
     changes.before.splice(markOps).map(shift),
     changes.after.splice(markOps).map(shift),
