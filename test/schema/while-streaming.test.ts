@@ -246,8 +246,8 @@ describe('the source’s columns change while its rows are followed', () => {
   });
 
   it('F26: a renamed table: said, its changes kept; renamed back, nothing is lost', async () => {
-    const mapping = await follow('renamed', 'v text');
-    await world.source.query('ALTER TABLE renamed RENAME TO other_name');
+    const mapping = await follow('first_name', 'v text');
+    await world.source.query('ALTER TABLE first_name RENAME TO other_name');
     await world.source.query(
       `INSERT INTO other_name VALUES (3, 'under the other name'); DELETE FROM other_name WHERE id = 1`,
     );
@@ -269,11 +269,11 @@ describe('the source’s columns change while its rows are followed', () => {
     await again();
     await world.state(mapping, 'failed');
     expect((await error(mapping))['error_code']).to.equal('SOURCE_TABLE_MISSING');
-    expect(await world.destination.query('SELECT count(*)::int AS n FROM renamed')).to.deep.equal([{ n: 2 }]);
-    await world.source.query('ALTER TABLE other_name RENAME TO renamed');
+    expect(await world.destination.query('SELECT count(*)::int AS n FROM first_name')).to.deep.equal([{ n: 2 }]);
+    await world.source.query('ALTER TABLE other_name RENAME TO first_name');
     await again();
     await world.state(mapping, 'streaming');
-    await equal(world, 'renamed');
+    await equal(world, 'first_name');
     expect(await requests(mapping)).to.deep.equal(['initial']);
   });
 

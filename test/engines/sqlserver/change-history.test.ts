@@ -59,8 +59,9 @@ describe('SQL Server change stream: history', () => {
        EXEC sys.sp_cdc_cleanup_change_table @capture_instance = N'${instance}', @low_water_mark = @low`,
     );
   const nextEnd = async (): Promise<ChangePiece> => {
-    const [piece] = await (following ?? fail()).until((all) => all.some(({ captures }) => captures !== undefined));
-    return piece ?? fail();
+    // Progress without a step says nothing of captures.
+    const pieces = await (following ?? fail()).until((all) => all.some(({ captures }) => captures !== undefined));
+    return pieces.find(({ captures }) => captures !== undefined) ?? fail();
   };
   const fail = (): never => {
     throw new Error('nothing is followed');
