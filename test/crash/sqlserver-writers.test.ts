@@ -307,6 +307,6 @@ describe('SQL Server → SQL Server, killed again and again', function () {
       `      seed ${seed}: ${writers.transactions} transactions, ${reader.polls} polls, lag p95 ${p95} ms of ${lags.length} samples`,
     );
     // What a busy machine adds is allowed for outside the long run.
-    expect(p95).to.be.lessThan((INTERVAL_MS + CAPTURE_MS) * (LONG ? 1 : 3));
+    expect(p95).to.be.lessThan((INTERVAL_MS + CAPTURE_MS) * (LONG ? 1 : 5));
   });
 });
