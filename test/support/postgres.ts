@@ -24,7 +24,12 @@ export function testServer(): Promise<EmbeddedPostgres> {
   started ??= (async () => {
     directory = mkdtempSync(path.join(tmpdir(), 'sluice-test-'));
     chmodSync(directory, 0o755); // run as root, the server is another user
-    return startEmbeddedPostgres({ directory: path.join(directory, 'data'), settings: TEST_SETTINGS });
+    const server = await startEmbeddedPostgres({ directory: path.join(directory, 'data'), settings: TEST_SETTINGS });
+    // A run that ends before its last hook leaves nothing running either: SIGQUIT is an immediate shutdown.
+    process.once('exit', () => {
+      if (started !== null) process.kill(server.pid, 'SIGQUIT');
+    });
+    return server;
   })();
   return started;
 }
