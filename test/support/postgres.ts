@@ -27,7 +27,12 @@ export function testServer(): Promise<EmbeddedPostgres> {
     const server = await startEmbeddedPostgres({ directory: path.join(directory, 'data'), settings: TEST_SETTINGS });
     // A run that ends before its last hook leaves nothing running either: SIGQUIT is an immediate shutdown.
     process.once('exit', () => {
-      if (started !== null) process.kill(server.pid, 'SIGQUIT');
+      if (started === null) return;
+      try {
+        process.kill(server.pid, 'SIGQUIT');
+      } catch {
+        // It is gone already.
+      }
     });
     return server;
   })();
