@@ -31,8 +31,19 @@ module.exports = {
       name: 'only-the-registry-names-engines',
       comment: 'everything else asks for capabilities through src/engines/registry.ts',
       severity: 'error',
-      from: { path: '^src/', pathNot: '^src/engines/(registry\\.ts|contract\\.ts|[^/]+/)|^src/demo/' },
+      from: {
+        path: '^src/',
+        pathNot: '^src/engines/(registry\\.ts|contract\\.ts|[^/]+/)|^src/(demo|control/dialects)/',
+      },
       to: { path: '^src/engines/[^/]+/' },
+    },
+    {
+      name: 'a-control-dialect-knows-how-its-engine-is-reached',
+      comment:
+        'src/control/dialects/<engine>… reads src/engines/<engine>/address.ts and login.ts, and no more of any engine',
+      severity: 'error',
+      from: { path: '^src/control/dialects/([a-z]+)' },
+      to: { path: '^src/engines/[^/]+/', pathNot: '^src/engines/$1/(address|login)\\.ts$' },
     },
     {
       name: 'control-imports-down',

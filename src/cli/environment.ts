@@ -6,7 +6,7 @@ import { existsSync } from 'node:fs';
 import path from 'node:path';
 import { z } from 'zod';
 import { SluiceError } from '../model/errors.ts';
-import { looksLikeAdo } from '../model/sqlserver-address.ts';
+import { isKeyValueString, quoteValue } from '../model/key-value-string.ts';
 import { LOG_FORMATS, LOG_LEVELS, type LogFormat, type LogLevel } from '../log/logger.ts';
 
 export interface Environment {
@@ -30,11 +30,17 @@ const schema = z.object({
   DEST_URL: z
     .string()
     .refine(
-      (text) => isUrl(text) || looksLikeAdo(text),
+      (text) => isUrl(text) || isKeyValueString(text),
       'must be a URL such as postgres://user@host:5432/, or server=host;user id=…;password=… for SQL Server',
     )
     .optional(),
-  DEST_SERVER: z.string().optional(),
+  DEST_SERVER: z
+    .string()
+    .regex(
+      /^[^\s;=]+(,\s*\d+)?$/,
+      'must be host, host,port or host\\instance (for another engine than SQL Server set DEST_URL)',
+    )
+    .optional(),
   DEST_USER: z.string().optional(),
   DEST_PASS: z.string().optional(),
   DEST_PORT: z.coerce.number('must be a port number').int().min(1).max(65535).optional(),
@@ -82,7 +88,7 @@ export function readEnvironment(variables: Variables): Environment {
   }
   return {
     destinationUrl:
-      values.DEST_URL ?? (values.DEST_SERVER === undefined ? null : sqlServerUrl(values.DEST_SERVER, values)),
+      values.DEST_URL ?? (values.DEST_SERVER === undefined ? null : keyValueString(values.DEST_SERVER, values)),
     controlDatabase: values.CONTROL_DATABASE,
     secretKey: values.SLUICE_SECRET_KEY ?? null,
     logLevel: values.LOG_LEVEL,
@@ -98,28 +104,17 @@ export function loadEnvFile(directory: string): void {
 
 const REFERENCE = /^(\$\{(env|file):[^}]+\}|enc:v1:[A-Za-z0-9+/]+={0,2})$/;
 
-/** `host`, `host,port`, `host\instance` as SQL Server's own tools write it. */
-function sqlServerUrl(server: string, values: z.infer<typeof schema>): string {
-  const match = /^(?:tcp:)?(?<host>\[[^\]]+\]|[^\\,\s]+)(?:\\(?<instance>[^\\,\s]+))?(?:,\s*(?<port>\d+))?$/.exec(
-    server,
-  );
-  const host = match?.groups?.['host'];
-  if (host === undefined) {
-    throw new SluiceError('CONFIG_INVALID', 'DEST_SERVER is not host, host,port or host\\instance', {
-      hint: 'For another engine than SQL Server set DEST_URL instead.',
-    });
-  }
-  const port = values.DEST_PORT ?? match?.groups?.['port'];
-  const user = values.DEST_USER ?? 'sa';
-  const login = values.DEST_PASS === undefined ? [user] : [user, values.DEST_PASS];
-  // A secret's reference is resolved later, and encoded then.
-  const encoded = login.map((text) => (REFERENCE.test(text) ? text : encodeURIComponent(text)));
-  const options = new URLSearchParams();
-  const instance = match?.groups?.['instance'];
-  if (instance !== undefined) options.set('instance', instance);
-  if (values.DEST_ENCRYPT !== undefined) options.set('encrypt', String(values.DEST_ENCRYPT));
-  if (values.DEST_TRUST_CERT !== undefined) options.set('trustServerCertificate', String(values.DEST_TRUST_CERT));
-  if (values.DEST_CA !== undefined) options.set('ca', values.DEST_CA);
-  const query = options.size > 0 ? `?${options.toString()}` : '';
-  return `sqlserver://${encoded.join(':')}@${host}${port === undefined ? '' : `:${port}`}/${query}`;
+/** As a person would write it by hand; a secret's reference is resolved, and quoted, later. */
+function keyValueString(server: string, values: z.infer<typeof schema>): string {
+  const quoted = (text: string) => (REFERENCE.test(text) ? text : quoteValue(text));
+  const pairs: readonly (readonly [name: string, value: string | number | boolean | undefined])[] = [
+    ['server', quoted(server)],
+    ['port', values.DEST_PORT],
+    ['user id', quoted(values.DEST_USER ?? 'sa')],
+    ['password', values.DEST_PASS === undefined ? undefined : quoted(values.DEST_PASS)],
+    ['encrypt', values.DEST_ENCRYPT],
+    ['TrustServerCertificate', values.DEST_TRUST_CERT],
+    ['certificate', values.DEST_CA === undefined ? undefined : quoted(values.DEST_CA)],
+  ];
+  return pairs.flatMap(([name, value]) => (value === undefined ? [] : [`${name}=${value}`])).join(';');
 }

@@ -5,8 +5,8 @@
 import { createCipheriv, createDecipheriv, randomBytes, scryptSync } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
 import { SluiceError } from '../model/errors.ts';
+import { isKeyValueString, quoteValue } from '../model/key-value-string.ts';
 import { redact } from '../model/redact.ts';
-import { looksLikeAdo } from '../model/sqlserver-address.ts';
 
 const REFERENCE = /\$\{(env|file):([^}]+)\}/g;
 const ENCRYPTED = /enc:v1:([A-Za-z0-9+/]+={0,2})/g;
@@ -39,23 +39,18 @@ export async function resolveSecrets(text: string, sources: SecretSources = PROC
   // What was encrypted as a whole may itself hold references: it is a connection string like any other.
   const outer = whole ? decryptSecret(text.trim(), sources.env['SLUICE_SECRET_KEY']) : text;
   const userInfo = userInfoRange(outer);
-  const ado = looksLikeAdo(outer);
+  const hasPairs = isKeyValueString(outer);
   const pieces: string[] = [];
   let at = 0;
   for (const match of [...outer.matchAll(REFERENCE), ...outer.matchAll(ENCRYPTED)].sort((a, b) => a.index - b.index)) {
     const value = await valueOf(match, sources);
     const encode = userInfo !== null && match.index >= userInfo.from && match.index < userInfo.to;
     const end = match.index + match[0].length;
-    const quote = ado && /=\s*$/.test(outer.slice(at, match.index)) && /^\s*(;|$)/.test(outer.slice(end));
-    pieces.push(outer.slice(at, match.index), encode ? encodeURIComponent(value) : quote ? quoted(value) : value);
+    const quote = hasPairs && /=\s*$/.test(outer.slice(at, match.index)) && /^\s*(;|$)/.test(outer.slice(end));
+    pieces.push(outer.slice(at, match.index), encode ? encodeURIComponent(value) : quote ? quoteValue(value) : value);
     at = end;
   }
   return pieces.join('') + outer.slice(at);
-}
-
-/** As SqlConnection.ConnectionString has it. */
-function quoted(value: string): string {
-  return `"${value.replaceAll('"', '""')}"`;
 }
 
 /** The part between `://` and the last `@` before the path: references are skipped, they may hold any of these characters. */

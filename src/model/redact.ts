@@ -10,7 +10,7 @@ const IN_URL = /([a-z][a-z0-9+.-]{0,30}:\/\/[^\s:/@"']{0,300}):[^\s"']{0,2000}@/
 
 /** `password=secret`, `Pwd = {a;b}`, `"token": "x"`, `?sslpassword=x&`. */
 const IN_PAIR =
-  /(\b[\w-]*(?:password|passwd|passphrase|passwort|pwd|pass|secret|token|api[_-]?key|secret[_-]?key|access[_-]?key)["']?\s*[=:]\s*)("(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.|'')*'|\{[^}]*\}|[^\s;,&)\]}]+)/gi;
+  /(\b[\w-]*(?:password|passwd|passphrase|passwort|pwd|pass|secret|token|api[_-]?key|secret[_-]?key|access[_-]?key)["']?\s*[=:]\s*)("(?:[^"\\]|\\.|"")*"|'(?:[^'\\]|\\.|'')*'|\{(?:[^}]|\}\})*\}|[^\s;,&)\]}]+)/gi;
 
 /** `IDENTIFIED BY 'x'` (MySQL), `PASSWORD 'x'` (PostgreSQL). */
 const IN_SQL = /\b(password|identified\s+by)\s+('(?:[^']|'')*'|"[^"]*")/gi;

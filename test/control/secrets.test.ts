@@ -2,7 +2,7 @@ import { expect } from 'chai';
 import { randomBytes } from 'node:crypto';
 import { decryptSecret, encryptSecret, resolveSecrets } from '../../src/control/secrets.ts';
 import { redact } from '../../src/model/redact.ts';
-import { parseSqlServerAddress } from '../../src/model/sqlserver-address.ts';
+import { parseSqlServerAddress } from '../../src/engines/sqlserver/address.ts';
 import { rejection } from './support.ts';
 
 const AWKWARD = 'p@ss/w:ord?#%[]{} "\'ü&=;';

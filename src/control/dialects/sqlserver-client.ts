@@ -7,7 +7,7 @@
 import MssqlClient from 'knex/lib/dialects/mssql/index.js';
 import MssqlCompiler from 'knex/lib/dialects/mssql/query/mssql-querycompiler.js';
 import MssqlTransaction from 'knex/lib/dialects/mssql/transaction.js';
-import { requireTls } from '../../model/sqlserver-login.ts';
+import { requireTls } from '../../engines/sqlserver/login.ts';
 
 /** Longer lists travel as one JSON text (OPENJSON: SQL Server 2016 and newer). */
 const LONGEST_LIST = 500;

@@ -5,8 +5,9 @@
 import { setTimeout as pause } from 'node:timers/promises';
 import knexModule, { type Knex } from 'knex';
 import { SluiceError } from '../../model/errors.ts';
-import { looksLikeAdo, parseSqlServerAddress, SQLSERVER_SCHEMES } from '../../model/sqlserver-address.ts';
-import { sqlServerLogin } from '../../model/sqlserver-login.ts';
+import { parseSqlServerAddress, SQLSERVER_SCHEMES } from '../../engines/sqlserver/address.ts';
+import { sqlServerLogin } from '../../engines/sqlserver/login.ts';
+import { isKeyValueString } from '../../model/key-value-string.ts';
 import type { ControlDialect, ControlOptions, CounterRow, Queries } from '../context.ts';
 import { SqlServerClient, type SessionSettings } from './sqlserver-client.ts';
 import { classifySqlServer, numberOf } from './sqlserver-errors.ts';
@@ -46,7 +47,7 @@ const UNIQUE_VIOLATIONS = [2601, 2627];
 export const sqlserverDialect: ControlDialect = {
   name: 'sqlserver',
   schemes: SQLSERVER_SCHEMES,
-  understands: looksLikeAdo,
+  understands: isKeyValueString,
   open,
   classify: classifySqlServer,
   isDuplicate: (thrown) => UNIQUE_VIOLATIONS.includes(numberOf(thrown) ?? 0),

@@ -3,7 +3,7 @@ import { readFileSync } from 'node:fs';
 import type { Socket } from 'node:net';
 import mysql from 'mysql2';
 import { SluiceError } from '../../model/errors.ts';
-import { parseMysqlAddress, type MysqlAddress } from '../../model/mysql-address.ts';
+import { parseMysqlAddress, type MysqlAddress } from './address.ts';
 import type { Installation, OpenOptions } from '../contract.ts';
 import { SessionPool, type PooledSession } from '../session-pool.ts';
 import { classify } from './errors.ts';

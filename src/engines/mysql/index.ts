@@ -1,5 +1,5 @@
 /** MySQL 8.0 and newer, MariaDB 10.6 and newer: source, change source and destination. */
-import { MYSQL_SCHEMES, parseMysqlAddress } from '../../model/mysql-address.ts';
+import { MYSQL_SCHEMES, parseMysqlAddress } from './address.ts';
 import type { Engine, EngineDatabase, OpenOptions } from '../contract.ts';
 import { MysqlCatalog } from './catalog.ts';
 import { Connection } from './connection.ts';

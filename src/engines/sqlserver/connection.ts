@@ -2,8 +2,8 @@
 import type { EventEmitter } from 'node:events';
 import { Connection as Driver, Request, TYPES, type ConnectionConfiguration } from 'tedious';
 import { SluiceError } from '../../model/errors.ts';
-import { parseSqlServerAddress, type SqlServerAddress } from '../../model/sqlserver-address.ts';
-import { placeOf, requireTls, sqlServerLogin } from '../../model/sqlserver-login.ts';
+import { parseSqlServerAddress, type SqlServerAddress } from './address.ts';
+import { placeOf, requireTls, sqlServerLogin } from './login.ts';
 import type { Installation, OpenOptions } from '../contract.ts';
 import { SessionPool, type PooledSession } from '../session-pool.ts';
 import { classify } from './errors.ts';

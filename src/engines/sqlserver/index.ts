@@ -1,5 +1,6 @@
 /** SQL Server 2019 and newer: source, change source and destination. */
-import { looksLikeAdo, parseSqlServerAddress, SQLSERVER_SCHEMES } from '../../model/sqlserver-address.ts';
+import { isKeyValueString } from '../../model/key-value-string.ts';
+import { parseSqlServerAddress, SQLSERVER_SCHEMES } from './address.ts';
 import type { Engine, EngineDatabase, OpenOptions } from '../contract.ts';
 import { CapturedCatalog } from './captured-catalog.ts';
 import { SqlServerChanges } from './changes.ts';
@@ -13,7 +14,7 @@ import { SqlServerTriggerSource } from './triggers.ts';
 export const sqlserver: Engine = {
   name: 'sqlserver',
   schemes: SQLSERVER_SCHEMES,
-  understands: looksLikeAdo,
+  understands: isKeyValueString,
   defaultSchema: 'dbo',
   check: (connectionString) => void parseSqlServerAddress(connectionString),
   databaseOf: (connectionString) => parseSqlServerAddress(connectionString).database,

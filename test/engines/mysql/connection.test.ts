@@ -2,7 +2,7 @@ import { expect } from 'chai';
 import { engineOf } from '../../../src/engines/registry.ts';
 import { Connection } from '../../../src/engines/mysql/connection.ts';
 import { hasCode, type ErrorCode, type SluiceError } from '../../../src/model/errors.ts';
-import { parseMysqlAddress } from '../../../src/model/mysql-address.ts';
+import { parseMysqlAddress } from '../../../src/engines/mysql/address.ts';
 import { createMysqlDatabase, requireMysql, type MysqlTestDatabase } from '../../support/mysql.ts';
 
 const open = (connectionString: string, database: string | null = null) =>

@@ -2,7 +2,8 @@
  * Where a SQL Server is and how to log in, as people write it: ADO connection strings (`server=…;user id=…`), as the Go, .NET and
  * ODBC tools take them, or URLs. Pure: the engine and the control database both read their strings here.
  */
-import { SluiceError } from './errors.ts';
+import { SluiceError } from '../../model/errors.ts';
+import { isKeyValueString, parseKeyValueString } from '../../model/key-value-string.ts';
 
 export interface SqlServerAddress {
   readonly host: string;
@@ -50,20 +51,13 @@ const SYNONYMS: Readonly<Record<string, readonly string[]>> = {
 
 const BY_SYNONYM = new Map(Object.entries(SYNONYMS).flatMap(([ours, all]) => all.map((name) => [name, ours])));
 
-/** An ADO string has no scheme; this is how one is told from anything else. */
-export function looksLikeAdo(text: string): boolean {
-  return (
-    /^[\s;]*[a-z][a-z _]*=/i.test(text) &&
-    /(^|;)\s*(server|data\s+source|addr|address|network\s+address|host)\s*=/i.test(text)
-  );
-}
-
 /** Throws MAPPING_INVALID; the message repeats nothing of the string but names of settings. */
 export function parseSqlServerAddress(text: string): SqlServerAddress {
-  const settings = looksLikeAdo(text) ? settingsOfAdo(text) : settingsOfUrl(text);
+  const settings = isKeyValueString(text) ? settingsOfKeyValues(text) : settingsOfUrl(text);
   const server = settings.get('server') ?? '';
   const place = /^(?:tcp:|admin:|np:)?([^\\,]*)(?:\\([^,]*))?(?:,\s*(.*))?$/i.exec(server.trim());
-  const host = (place?.[1] ?? '').trim();
+  // [::1] is how a URL writes an IPv6 address; sockets take it bare.
+  const host = (place?.[1] ?? '').trim().replace(/^\[(.*)\]$/, '$1');
   if (!place || host === '')
     throw invalid(
       'the connection string names no server',
@@ -129,54 +123,10 @@ function settingsOfUrl(text: string): Map<string, string> {
   return settings;
 }
 
-/**
- * The grammar of SqlConnection.ConnectionString: `key=value;…`; values may stand in '…' or "…" with the quote doubled inside, or in
- * {…} as ODBC writes them, with } doubled; the last of two equal keys wins; empty parts are skipped.
- */
-function settingsOfAdo(text: string): Map<string, string> {
+/** The last of two equal keys wins. */
+function settingsOfKeyValues(text: string): Map<string, string> {
   const settings = new Map<string, string>();
-  let at = 0;
-  while (at < text.length) {
-    if (text[at] === ';' || /\s/.test(text[at] ?? '')) {
-      at++;
-      continue;
-    }
-    const equals = text.indexOf('=', at);
-    if (equals < 0)
-      throw invalid(
-        'the connection string does not have the form key=value;…',
-        'Quote a password that holds ; or =: password="a;b".',
-      );
-    const name = text.slice(at, equals).trim();
-    at = equals + 1;
-    while (/[^\S]/.test(text[at] ?? '')) at++;
-    const opening = text[at] ?? '';
-    const closing = { "'": "'", '"': '"', '{': '}' }[opening];
-    let value = '';
-    if (closing === undefined) {
-      const end = text.indexOf(';', at);
-      value = text.slice(at, end < 0 ? text.length : end).trim();
-      at = end < 0 ? text.length : end;
-    } else {
-      for (at++; ; at++) {
-        if (at >= text.length)
-          throw invalid(
-            `a value of the connection string is not closed by ${closing}`,
-            'Double the quote inside a quoted value.',
-          );
-        if (text[at] !== closing) value += text[at] ?? '';
-        else if (text[at + 1] === closing) value += text[at++] ?? '';
-        else break;
-      }
-      at++;
-      if (!/^\s*(;|$)/.test(text.slice(at)))
-        throw invalid(
-          'something follows the closing quote of a value of the connection string',
-          'Double the quote inside a quoted value.',
-        );
-    }
-    put(settings, name, value);
-  }
+  for (const [name, value] of parseKeyValueString(text)) put(settings, name, value);
   return settings;
 }
 

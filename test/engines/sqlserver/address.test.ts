@@ -1,6 +1,7 @@
 import { expect } from 'chai';
-import { hasCode } from '../../src/model/errors.ts';
-import { looksLikeAdo, parseSqlServerAddress } from '../../src/model/sqlserver-address.ts';
+import { hasCode } from '../../../src/model/errors.ts';
+import { isKeyValueString } from '../../../src/model/key-value-string.ts';
+import { parseSqlServerAddress } from '../../../src/engines/sqlserver/address.ts';
 
 const ADO = 'server=source1.example.com;user id=sa;password=pass;database=master;encrypt=disable';
 
@@ -69,6 +70,8 @@ describe('connection strings of SQL Server', () => {
     expect(parseSqlServerAddress('server=host;port=1501;uid=u')).to.include({ port: 1501 });
     expect(parseSqlServerAddress('server=(local);uid=u')).to.include({ host: 'localhost' });
     expect(parseSqlServerAddress('server=.;uid=u')).to.include({ host: 'localhost' });
+    expect(parseSqlServerAddress('server=tcp:[::1],1500;uid=u')).to.include({ host: '::1', port: 1500 });
+    expect(parseSqlServerAddress('sqlserver://u:p@[::1]:1500/')).to.include({ host: '::1', port: 1500 });
   });
 
   it('reads URLs, with the path as database, or as instance where the database is named besides', () => {
@@ -108,9 +111,9 @@ describe('connection strings of SQL Server', () => {
   });
 
   it('is told from other strings by its form', () => {
-    expect(looksLikeAdo(ADO)).to.equal(true);
-    expect(looksLikeAdo('password=x;Data Source=h')).to.equal(true);
-    expect(looksLikeAdo('postgres://h/db?server=x')).to.equal(false);
-    expect(looksLikeAdo('h')).to.equal(false);
+    expect(isKeyValueString(ADO)).to.equal(true);
+    expect(isKeyValueString('password=x;Data Source=h')).to.equal(true);
+    expect(isKeyValueString('postgres://h/db?server=x')).to.equal(false);
+    expect(isKeyValueString('h')).to.equal(false);
   });
 });

@@ -2,7 +2,7 @@
  * Where a MySQL or MariaDB is and how to log in, as a URL: `mysql://user:password@host:3306/database?ssl-mode=VERIFY_CA`. The
  * parameters are spelled as the mysql client's options. Pure: the engine and the control database both read their strings here.
  */
-import { SluiceError } from './errors.ts';
+import { SluiceError } from '../../model/errors.ts';
 
 export type MysqlSslMode = 'disabled' | 'preferred' | 'required' | 'verify_ca' | 'verify_identity';
 

@@ -1,7 +1,7 @@
 /** What tedious, the driver of SQL Server, is told so that it reaches an address: once, for the engine and for the control database. */
 import { readFileSync } from 'node:fs';
-import { SluiceError } from './errors.ts';
-import type { SqlServerAddress } from './sqlserver-address.ts';
+import { SluiceError } from '../../model/errors.ts';
+import type { SqlServerAddress } from './address.ts';
 
 /** Throws MAPPING_INVALID when the CA file cannot be read. `database` null: the login's default one. */
 export function sqlServerLogin(address: SqlServerAddress, database: string | null) {
