@@ -59,6 +59,11 @@ export interface StateDetails {
   readonly applyGroup?: string | null;
 }
 
+/** Absent state: it stays. */
+export interface StateChange extends StateDetails {
+  readonly state?: MappingStateName;
+}
+
 interface StoredRow {
   mapping_id: number;
   state: MappingStateName;
@@ -95,17 +100,25 @@ export class MappingStates {
    * error, the retry and the attempts unless the details say otherwise.
    */
   async set(mappingUid: string, state: MappingStateName, details: StateDetails = {}): Promise<boolean> {
+    return this.change(mappingUid, () => ({ ...details, state }));
+  }
+
+  /**
+   * As `set`, with what to write decided by the state that the mapping is in while its row is locked: a copy and the stream of
+   * one mapping work at the same time, and what either saw a moment ago may be over. `decide` may be called more than once.
+   */
+  async change(mappingUid: string, decide: (now: MappingStateName) => StateChange): Promise<boolean> {
     const doing = 'write the state of a mapping';
     const found = await this.#context.run(doing, (queries) =>
       queries<StoredRow>(TABLE).where('mapping_uid', mappingUid),
     );
     // Nearly always nothing differs: then nothing is locked either.
-    if (found.every((row) => this.#changeOf(this.#context.knex, row, state, details) === null)) return false;
+    if (found.every((row) => this.#changeOf(this.#context.knex, row, decide(row.state)) === null)) return false;
     return this.#context.transaction(doing, async (queries) => {
       const query = queries(TABLE).where('mapping_uid', mappingUid);
       const [row] = await this.#context.dialect.lockRows<StoredRow>(queries, query, 'state');
       if (!row) return false; // cleaned up by somebody meanwhile
-      const change = this.#changeOf(queries, row, state, details);
+      const change = this.#changeOf(queries, row, decide(row.state));
       if (change === null) return false;
       await queries(TABLE)
         .where('mapping_uid', mappingUid)
@@ -115,12 +128,8 @@ export class MappingStates {
   }
 
   /** The columns to write; null: the row is as wanted. */
-  #changeOf(
-    queries: Queries,
-    row: StoredRow,
-    state: MappingStateName,
-    details: StateDetails,
-  ): Record<string, unknown> | null {
+  #changeOf(queries: Queries, row: StoredRow, wish: StateChange): Record<string, unknown> | null {
+    const { state = row.state, ...details } = wish;
     const moves = row.state !== state;
     if (moves && !TRANSITIONS[row.state].includes(state)) {
       throw new SluiceError('INTERNAL', `mapping ${row.mapping_id} cannot go from ${row.state} to ${state}`);

@@ -1,5 +1,5 @@
 /** Runs a full sync request of one mapping, and says how it went. */
-import type { ControlDatabase } from '../control/index.ts';
+import type { ControlDatabase, MappingStateName } from '../control/index.ts';
 import { SluiceError, toSluiceError } from '../model/errors.ts';
 import { runFullSync, type FullSyncProgress } from '../sync/full-sync.ts';
 import type { JobContext } from './job-context.ts';
@@ -28,9 +28,8 @@ export class CopyJob {
     const { request } = claimed;
     const destination = fleet.database(mapping.destination);
     const startedAt = performance.now();
-    const before = mapping.row.state?.state ?? 'new';
-    const isServed = before === 'streaming' || before === 'idle';
-    if (!isServed) await this.#notes.setState(mapping, 'copying');
+    const wasServed = isServed(mapping.row.state?.state ?? 'new');
+    if (!wasServed) await this.#notes.setState(mapping, 'copying');
     const run = await control.runs.start({
       mappingId,
       syncType: 'FULL_SYNC',
@@ -96,7 +95,7 @@ export class CopyJob {
       }
       await control.requests.finish(request.requestId, { outcome: 'completed', rowsCopied: rows });
       await run.finish('COMPLETED', { recordsProcessed: rows, phase: 'done' });
-      await this.#served(mapping, isServed);
+      await this.#served(mapping, wasServed);
       await control.journal.resolveErrors({ mappingId });
       const durationMs = performance.now() - startedAt;
       await control.journal.log([
@@ -111,7 +110,7 @@ export class CopyJob {
       ]);
       logger.info('full sync completed', { mapping: mapping.label, rows, seconds: Math.round(durationMs / 100) / 10 });
     } catch (error) {
-      await this.#copyFailed(mapping, request.requestId, isServed, toSluiceError(error), run, signal);
+      await this.#copyFailed(mapping, request.requestId, toSluiceError(error), run, signal);
     } finally {
       clearInterval(watch);
       signal.removeEventListener('abort', stop);
@@ -142,7 +141,6 @@ export class CopyJob {
   async #copyFailed(
     mapping: PlannedMapping,
     requestId: number,
-    isServed: boolean,
     error: SluiceError,
     run: { finish(status: 'ERROR' | 'PAUSED', final?: { error?: { code: string; message: string } }): Promise<void> },
     signal: AbortSignal,
@@ -167,7 +165,9 @@ export class CopyJob {
       });
       if (isDisabled) return; // goes on when the mapping is enabled again
       await copies?.abandon(mappingUid);
-      if (!isServed) await control.states.set(mappingUid, 'failed', { ...details, retryInSeconds: null });
+      await control.states.change(mappingUid, (now) =>
+        isServed(now) ? {} : { ...details, retryInSeconds: null, state: 'failed' },
+      );
       return;
     }
     const isNew = await this.#notes.error(mapping, error);
@@ -175,22 +175,27 @@ export class CopyJob {
     await run.finish('ERROR', { error: { code: error.code, message: error.message } });
     const attempts = (mapping.row.state?.attempts ?? 0) + 1;
     const retries = error.retry === 'backoff' && attempts <= settings().max_retry_attempts;
+    // A table that is served goes on being served; whether it still is, its stream may have decided meanwhile.
+    const failed = (retryInSeconds: { served: number | null; otherwise: number }) =>
+      control.states.change(mappingUid, (now) =>
+        isServed(now)
+          ? { ...details, attempts: retries ? attempts : 0, retryInSeconds: retryInSeconds.served }
+          : { ...details, attempts: retries ? attempts : 0, retryInSeconds: retryInSeconds.otherwise, state: 'failed' },
+      );
+    const { retry_delay_seconds, failed_retry_minutes } = settings();
     if (retries) {
-      await control.states.set(mappingUid, isServed ? (mapping.row.state?.state ?? 'streaming') : 'failed', {
-        ...details,
-        attempts,
-        retryInSeconds: settings().retry_delay_seconds,
-      });
+      await failed({ served: retry_delay_seconds, otherwise: retry_delay_seconds });
       return;
     }
     if (error.code === 'BACKLOG_FULL') await copies?.abandon(mappingUid);
     await control.requests.finish(requestId, { outcome: 'failed', errorCode: error.code, errorMessage: error.message });
-    await control.states.set(mappingUid, isServed ? (mapping.row.state?.state ?? 'streaming') : 'failed', {
-      ...details,
-      attempts: 0,
-      retryInSeconds: isServed ? null : settings().failed_retry_minutes * 60,
-    });
+    await failed({ served: null, otherwise: failed_retry_minutes * 60 });
   }
+}
+
+/** Its rows are at the destination and kept up to date, whatever a copy that runs besides comes to. */
+function isServed(state: MappingStateName): boolean {
+  return state === 'streaming' || state === 'idle';
 }
 
 /** Rate and time left, from when copying began. */

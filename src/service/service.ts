@@ -307,12 +307,13 @@ export class Service {
   }
 
   /** A stream has something to say about a mapping: recorded at once, acted upon at the next look. */
-  #attention(mapping: PlannedMapping, reason: SluiceError): void {
-    const act = async () => {
+  async #attention(mapping: PlannedMapping, reason: SluiceError): Promise<void> {
+    try {
       if (reason.code !== 'GAP' && reason.code !== 'HOLD_EXCEEDED') await this.#jobsRunner?.failed(mapping, reason);
       this.#lookSoon();
-    };
-    void act().catch((error: unknown) => this.#logger.error('an event of a stream could not be recorded', { error }));
+    } catch (error) {
+      this.#logger.error('an event of a stream could not be recorded', { error });
+    }
   }
 
   async #columnsChanged(mapping: PlannedMapping, change: ColumnsChanged): Promise<void> {

@@ -22,7 +22,8 @@ export interface StreamHostOptions {
   /** The stream's lease is ours now. */
   readonly isOwner: () => boolean;
   /** A mapping needs a look before the next poll: it was held, or is in gap. */
-  readonly attention: (mapping: PlannedMapping, reason: SluiceError) => void;
+  /** Never rejects. */
+  readonly attention: (mapping: PlannedMapping, reason: SluiceError) => Promise<void>;
   /** The source's columns changed; durable when it resolves. */
   readonly columnsChanged: (mapping: PlannedMapping, change: ColumnsChanged) => Promise<void>;
   /** The mapping's trigger column was set to 1. */
@@ -203,7 +204,10 @@ export class StreamHost {
           if (route?.live) continue;
           // Held, but not noted as such: the process died in between.
           if (route?.backlog === 'hold')
-            this.#options.attention(mapping, new SluiceError('INTERNAL', `${mapping.label}: its changes are held`));
+            await this.#options.attention(
+              mapping,
+              new SluiceError('INTERNAL', `${mapping.label}: its changes are held`),
+            );
           else
             await this.#mappingGap(
               mapping,
@@ -318,7 +322,7 @@ export class StreamHost {
   async #held(uid: string, error: SluiceError): Promise<void> {
     const mapping = this.#mapping(uid);
     if (!mapping) return;
-    this.#options.attention(mapping, error);
+    await this.#options.attention(mapping, error);
   }
 
   async #gap(groupIds: readonly string[], reason: SluiceError): Promise<void> {
@@ -339,7 +343,7 @@ export class StreamHost {
       retryInSeconds: null,
     });
     await this.#journal(mapping, reason);
-    this.#options.attention(mapping, reason);
+    await this.#options.attention(mapping, reason);
   }
 
   async #failed(error: SluiceError): Promise<void> {

@@ -16,7 +16,8 @@ export interface StreamWatchOptions {
   readonly fleet: Fleet;
   readonly logger: Logger;
   readonly settings: () => Settings;
-  readonly attention: (mapping: PlannedMapping, reason: SluiceError) => void;
+  /** Never rejects. */
+  readonly attention: (mapping: PlannedMapping, reason: SluiceError) => Promise<void>;
 }
 
 /** Warn once when less than this part of what the source keeps for us is left. */
@@ -71,7 +72,7 @@ export class StreamWatch {
         const reason = errorOf(finding, mapping.label);
         if (finding.severity === 'warning') await this.#options.control.states.note([mapping.row.mappingUid], reason);
         else if (finding.code === 'GAP') await this.#gap(mapping, reason);
-        else attention(mapping, reason);
+        else await attention(mapping, reason);
       }
     }
     const found = new Set(health.tables.map(({ name }) => `${name.schema}.${name.table}`));
@@ -155,7 +156,7 @@ export class StreamWatch {
     });
     await control.journal.error({ mappingId: mapping.row.mappingId, type: 'CDC' }, reason);
     logger.error('changes are missing', { mapping: mapping.label, error: reason });
-    attention(mapping, new SluiceError('GAP', reason.message));
+    await attention(mapping, new SluiceError('GAP', reason.message));
   }
 
   #isNews(key: string, text: string): boolean {

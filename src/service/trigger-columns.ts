@@ -76,7 +76,7 @@ export class TriggerColumns {
       });
       const isNew = await this.#control.journal.error({ mappingId, type: 'SYNC' }, denied);
       if (isNew) this.#logger.error('the trigger column cannot be reset', { mapping: mapping.label, error: denied });
-      await this.#control.states.set(mappingUid, mapping.row.state?.state ?? 'new', { triggerSeenZero: false });
+      await this.#control.states.change(mappingUid, () => ({ triggerSeenZero: false }));
     }
     await this.#control.requests.confirm(requestId);
     this.#logger.info('full sync requested by the trigger column', { mapping: mapping.label, request: requestId });
@@ -106,7 +106,7 @@ export class TriggerColumns {
         this.#polled.add(mapping.row.mappingUid);
         if (flags[i]) made += (await this.flipped(mapping)) ? 1 : 0;
         else if (mapping.row.state?.triggerSeenZero === false) {
-          await this.#control.states.set(mapping.row.mappingUid, mapping.row.state.state, { triggerSeenZero: true });
+          await this.#control.states.change(mapping.row.mappingUid, () => ({ triggerSeenZero: true }));
         }
       }
     }

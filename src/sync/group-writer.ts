@@ -34,7 +34,7 @@ export interface GroupEvents {
     committedAt: number | null,
     counts: ReadonlyMap<string, ApplyCounts>,
   ): void;
-  /** The mapping's changes go to a backlog from now on, because of `error`. */
+  /** The mapping's changes go to a backlog from now on, because of `error`; its state says so when it resolves. */
   held(mappingUid: string, error: SluiceError): Promise<void>;
   /** How many refused rows the mapping may leave behind. */
   failedRowsAllowed(mappingUid: string): number;
@@ -348,8 +348,10 @@ export class GroupWriter {
     const { columns, added, dropped, unproven, broken } = decision;
     if (broken) {
       const error = notFollowed(route, decision);
+      await this.#hold(new MappingFailure(route.mappingUid, error));
+      // After the state: what the copy then says of the tables is not overwritten by what led to it.
       await this.options.events.columnsChanged(route.mappingUid, { added: [], dropped: [], error });
-      throw new MappingFailure(route.mappingUid, error);
+      return;
     }
     const isKept = columns === null && capture === null;
     const change = { columns: columns ?? route.columns, added, ...(capture === null ? {} : { capture }) };

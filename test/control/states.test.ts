@@ -64,6 +64,23 @@ onControlServers('control: states of mappings', (server) => {
     });
   });
 
+  it('decides by the state that is stored, not by what was seen before', async () => {
+    const { states } = test.control;
+    const error = { code: 'SCHEMA_MISMATCH', message: 'too narrow', hint: null } as const;
+    const whenServed = () =>
+      states.change(mappingUid, (now) => (now === 'streaming' ? { error } : { error, state: 'failed' }));
+    await states.set(mappingUid, 'copying');
+    await states.set(mappingUid, 'streaming');
+    await whenServed();
+    expect(await state()).to.include({ state: 'streaming', errorCode: 'SCHEMA_MISMATCH' });
+    await states.set(mappingUid, 'failed', { error: null, retryInSeconds: 60 });
+    await whenServed();
+    expect(await state()).to.include({ state: 'failed', errorCode: 'SCHEMA_MISMATCH' });
+    await states.change(mappingUid, () => ({ triggerSeenZero: true }));
+    expect(await state()).to.include({ state: 'failed', triggerSeenZero: true, errorCode: 'SCHEMA_MISMATCH' });
+    expect((await state())?.retryAt).to.be.instanceOf(Date);
+  });
+
   it('adds counters of many mappings in one statement', async () => {
     await test.query(
       `INSERT INTO table_mappings (server_id, source_table) SELECT 1, CONCAT('t', n) FROM ${server.sql.numbers(1, 1500)}`,
