@@ -88,6 +88,13 @@ describe('trouble on the way', function () {
   it('F40: sessions at the destination are ended at any moment of a batch and of a copy', async () => {
     const [mapping] = await streaming();
     await audit(world.destination, 'u');
+    // A commit lasts a moment only: lengthened, so that one is met.
+    await world.destination.query(`
+      CREATE FUNCTION linger() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(0.1); RETURN NULL; END $$;
+      CREATE CONSTRAINT TRIGGER linger AFTER UPDATE ON sluice.positions DEFERRABLE INITIALLY DEFERRED
+        FOR EACH ROW EXECUTE FUNCTION linger();
+      ALTER TABLE sluice.positions ENABLE ALWAYS TRIGGER linger;
+    `);
     let stop = false;
     const writer = (async () => {
       for (let i = 1; !stop; i++) {
@@ -96,10 +103,16 @@ describe('trouble on the way', function () {
       }
     })();
     await world.control.query('UPDATE table_mappings SET is_full_sync = 1 WHERE mapping_id = $1', [mapping]);
-    for (const condition of [`state = 'idle in transaction'`, `state = 'active'`, `query LIKE 'COMMIT%'`, 'true'])
+    for (const condition of [
+      `state = 'idle in transaction'`,
+      `state = 'active'`,
+      `state = 'active' AND query LIKE 'COMMIT%'`,
+      'true',
+    ])
       await eventually(() => end(world.destination, condition), 20_000);
     stop = true;
     await writer;
+    await world.destination.query('DROP TRIGGER linger ON sluice.positions');
     await equal(world, 'u', 'u', 30_000);
     await recopied(mapping);
     await equal(world, 't');
