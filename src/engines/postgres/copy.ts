@@ -10,7 +10,7 @@ import { BOUND_TABLE_LOCKS, PostgresFold } from './fold.ts';
 import { backlogTable, stagingTable } from '../home-tables.ts';
 import { copyRouteOf } from '../stored-route.ts';
 import { loadRows } from './loader.ts';
-import { requireUnguarded, suspend } from './applier.ts';
+import { requireUnguarded, suspend } from './guards.ts';
 import { beginFill } from './fill.ts';
 import { quoteIdentifier, quoteTable } from './sql.ts';
 import { beginApplying, TableApplier } from './table-applier.ts';

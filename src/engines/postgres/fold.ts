@@ -5,7 +5,7 @@ import type { Position } from '../../model/position.ts';
 import { displayName, type Table, type TableName } from '../../model/tables.ts';
 import type { ApplyCounts, FoldSession, FoldWork, Route, StoredBlock } from '../contract.ts';
 import { readBlock } from './blocks.ts';
-import { requireUnguarded, suspend } from './applier.ts';
+import { requireUnguarded, suspend } from './guards.ts';
 import { PostgresCatalog } from './catalog.ts';
 import type { Connection, Session } from './connection.ts';
 import { sqlState } from './errors.ts';
