@@ -7,7 +7,7 @@ import { placeOf, requireTls, sqlServerLogin } from './login.ts';
 import type { Installation, OpenOptions } from '../contract.ts';
 import { SessionPool, type PooledSession } from '../session-pool.ts';
 import { classify } from './errors.ts';
-import type { RowExtractor } from './tds-rows.ts';
+import type { RowExtractor } from './tds/rows.ts';
 
 /**
  * A value as the driver gives it. Only for bookkeeping of our own: rows of users' tables are selected as exact text or bytes

@@ -3,6 +3,7 @@ import { hasCode, SluiceError } from '../../model/errors.ts';
 import type { KeyedChanges } from '../../model/keyed-changes.ts';
 import { displayName, type Table } from '../../model/tables.ts';
 import { hasNewerCopier } from '../backlog-fold.ts';
+import { stagedColumns, stagedKey } from '../staged-columns.ts';
 import { copyRouteOf } from '../stored-route.ts';
 import type { Chunk, ChunkPlan, CopySession, GenerationRequest, RowStream } from '../contract.ts';
 import { SqlServerCatalog } from './catalog.ts';
@@ -18,7 +19,7 @@ import { loadRows } from './loader.ts';
 import { Locker, mappingLock } from './locks.ts';
 import { flagOf, numberOf, textOf } from './row-values.ts';
 import { quoteIdentifier, quoteLiteral, quoteTable } from './sql.ts';
-import { stagedColumns, stagedKey, stagingSql } from './staging.ts';
+import { stagingSql } from './staging.ts';
 import { TableApplier } from './table-applier.ts';
 
 export class SqlServerCopy extends SqlServerFold implements CopySession {
