@@ -43,6 +43,8 @@ export class SqlServerFold implements FoldSession {
   protected filling: { readonly applier: TableApplier; folded: number } | null = null;
   #applier: TableApplier | null = null;
   #described: Table | null = null;
+  /** Nothing is left to be done; the session is as good as new. */
+  #isFinished = false;
 
   constructor(connection: Connection, session: Session, locker: Locker, options: FoldOptions) {
     this.connection = connection;
@@ -120,6 +122,7 @@ export class SqlServerFold implements FoldSession {
         await this.session.attempt(work);
         await this.session.run('commit', ['COMMIT TRANSACTION']);
       });
+      this.#isFinished = true;
       return true;
     } catch (error) {
       if (isLockFailure(error)) return false;
@@ -143,6 +146,7 @@ export class SqlServerFold implements FoldSession {
   }
 
   async close(): Promise<void> {
+    if (this.#isFinished && !this.session.lost) return this.locker.leave();
     await this.connection.release(this.session);
     await this.locker.close();
   }
