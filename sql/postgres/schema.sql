@@ -158,6 +158,8 @@ CREATE TABLE mapping_state (
   error_code          varchar(50)      NULL,
   error_message       text             NULL,
   error_hint          text             NULL,
+  warning             text             NULL, -- what somebody should do at the source; changes go on arriving meanwhile
+  warning_hint        text             NULL,
   retry_at            timestamptz      NULL,
   attempts            integer          NOT NULL DEFAULT 0,
   position            text             NULL, -- for display; never read back
@@ -175,11 +177,23 @@ CREATE TABLE mapping_state (
   server_id           integer          NULL, -- where it was placed, so that a deleted mapping can be cleaned up
   dest_server_id      integer          NULL,
   dest_database       varchar(255)     NULL,
-  stream              text             NULL,
+  stream              varchar(400)     NULL,
   apply_group         varchar(255)     NULL,
   updated_at          timestamptz      NOT NULL DEFAULT now()
 );
 CREATE INDEX mapping_state_by_mapping ON mapping_state (mapping_id);
+
+-- What the source says of each change stream; written by who reads it, when it has changed.
+CREATE TABLE stream_health (
+  stream              varchar(400)     PRIMARY KEY,
+  last_captured_at    timestamptz      NULL, -- when the newest transaction committed that the source's capture job has recorded; an idle job makes a mark each 5 minutes
+  retention_headroom_seconds double precision NULL, -- how long until the source discards, by age, what was not read
+  retention_headroom_bytes bigint      NULL, -- … or by size
+  error_code          varchar(50)      NULL, -- why nothing is captured: agent or capture job stopped, sys.dm_cdc_errors, slot invalidated
+  error_message       text             NULL,
+  error_hint          text             NULL,
+  updated_at          timestamptz      NOT NULL DEFAULT now()
+);
 
 -- At most one request of a mapping runs, and at most one waits beside it.
 CREATE TABLE full_sync_requests (
@@ -392,17 +406,26 @@ CREATE VIEW v_mapping_health AS
 SELECT m.mapping_id, s.server_name, m.source_database, m.source_schema, m.source_table,
        m.dest_database, m.dest_schema, coalesce(m.dest_table, m.source_table) AS dest_table, d.server_name AS dest_server_name,
        m.is_enabled, m.cdc_enabled, m.is_full_sync,
-       coalesce(t.state, 'new') AS state, t.state_since, t.lag_seconds, t.last_commit_at, t.position,
+       coalesce(t.state, 'new') AS state, t.state_since,
+       -- behind the source, as of the last change; how long ago the source's capture job came as far as it is
+       t.lag_seconds, t.last_commit_at,
+       extract(epoch FROM now() - h.last_captured_at)::double precision AS capture_lag_seconds, h.last_captured_at,
+       h.retention_headroom_seconds, h.retention_headroom_bytes, t.position,
        coalesce(t.rows_inserted, 0) AS rows_inserted, coalesce(t.rows_updated, 0) AS rows_updated,
        coalesce(t.rows_deleted, 0) AS rows_deleted, coalesce(t.rows_failed, 0) AS rows_failed,
        m.last_full_sync_at, t.last_verified_at, t.verification_status,
-       t.error_code, t.error_message, t.error_hint, t.retry_at, coalesce(t.attempts, 0) AS attempts,
+       -- its own trouble, else its stream's
+       coalesce(t.error_code, h.error_code) AS error_code,
+       CASE WHEN t.error_code IS NULL THEN h.error_message ELSE t.error_message END AS error_message,
+       CASE WHEN t.error_code IS NULL THEN h.error_hint ELSE t.error_hint END AS error_hint,
+       t.warning, t.warning_hint, t.retry_at, coalesce(t.attempts, 0) AS attempts,
        r.phase AS full_sync_phase, r.records_processed AS full_sync_rows, r.rows_estimated AS full_sync_rows_estimated,
        r.rows_per_second AS full_sync_rows_per_second, r.seconds_left AS full_sync_seconds_left, t.updated_at
 FROM table_mappings m
 JOIN source_servers s ON s.server_id = m.server_id
 LEFT JOIN destination_servers d ON d.server_id = m.dest_server_id
 LEFT JOIN mapping_state t ON t.mapping_uid = m.mapping_uid
+LEFT JOIN stream_health h ON h.stream = t.stream AND m.is_enabled = 1 AND s.is_enabled = 1
 LEFT JOIN LATERAL (
   SELECT * FROM sync_status x
   WHERE x.mapping_id = m.mapping_id AND x.status = 'RUNNING' AND x.sync_type = 'FULL_SYNC'

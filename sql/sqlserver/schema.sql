@@ -202,6 +202,8 @@ CREATE TABLE dbo.mapping_state (
   error_code          nvarchar(50)     NULL,
   error_message       nvarchar(max)    NULL,
   error_hint          nvarchar(max)    NULL,
+  warning             nvarchar(max)    NULL, -- what somebody should do at the source; changes go on arriving meanwhile
+  warning_hint        nvarchar(max)    NULL,
   retry_at            datetime2(3)     NULL,
   attempts            int              NOT NULL DEFAULT 0,
   position            nvarchar(max)    NULL, -- for display; never read back
@@ -219,11 +221,24 @@ CREATE TABLE dbo.mapping_state (
   server_id           int              NULL, -- where it was placed, so that a deleted mapping can be cleaned up
   dest_server_id      int              NULL,
   dest_database       nvarchar(255)    NULL,
-  stream              nvarchar(max)    NULL,
+  stream              nvarchar(400)    COLLATE Latin1_General_BIN2 NULL,
   apply_group         nvarchar(255)    NULL,
   updated_at          datetime2(3)     NOT NULL DEFAULT SYSUTCDATETIME()
 );
 CREATE INDEX mapping_state_by_mapping ON dbo.mapping_state (mapping_id);
+GO
+
+-- What the source says of each change stream; written by who reads it, when it has changed.
+CREATE TABLE dbo.stream_health (
+  stream              nvarchar(400)    COLLATE Latin1_General_BIN2 NOT NULL CONSTRAINT stream_health_pk PRIMARY KEY,
+  last_captured_at    datetime2(3)     NULL, -- when the newest transaction committed that the source's capture job has recorded; an idle job makes a mark each 5 minutes
+  retention_headroom_seconds float     NULL, -- how long until the source discards, by age, what was not read
+  retention_headroom_bytes bigint      NULL, -- … or by size
+  error_code          nvarchar(50)     NULL, -- why nothing is captured: agent or capture job stopped, sys.dm_cdc_errors
+  error_message       nvarchar(max)    NULL,
+  error_hint          nvarchar(max)    NULL,
+  updated_at          datetime2(3)     NOT NULL DEFAULT SYSUTCDATETIME()
+);
 GO
 
 -- At most one request of a mapping runs, and at most one waits beside it.
@@ -451,17 +466,26 @@ CREATE VIEW dbo.v_mapping_health AS
 SELECT m.mapping_id, s.server_name, m.source_database, m.source_schema, m.source_table,
        m.dest_database, m.dest_schema, COALESCE(m.dest_table, m.source_table) AS dest_table, d.server_name AS dest_server_name,
        m.is_enabled, m.cdc_enabled, m.is_full_sync,
-       COALESCE(t.state, N'new') AS state, t.state_since, t.lag_seconds, t.last_commit_at, t.position,
+       COALESCE(t.state, N'new') AS state, t.state_since,
+       -- behind the source, as of the last change; how long ago the source's capture job came as far as it is
+       t.lag_seconds, t.last_commit_at,
+       DATEDIFF_BIG(millisecond, h.last_captured_at, SYSUTCDATETIME()) / 1000.0e0 AS capture_lag_seconds, h.last_captured_at,
+       h.retention_headroom_seconds, h.retention_headroom_bytes, t.position,
        COALESCE(t.rows_inserted, 0) AS rows_inserted, COALESCE(t.rows_updated, 0) AS rows_updated,
        COALESCE(t.rows_deleted, 0) AS rows_deleted, COALESCE(t.rows_failed, 0) AS rows_failed,
        m.last_full_sync_at, t.last_verified_at, t.verification_status,
-       t.error_code, t.error_message, t.error_hint, t.retry_at, COALESCE(t.attempts, 0) AS attempts,
+       -- its own trouble, else its stream's
+       COALESCE(t.error_code, h.error_code) AS error_code,
+       CASE WHEN t.error_code IS NULL THEN h.error_message ELSE t.error_message END AS error_message,
+       CASE WHEN t.error_code IS NULL THEN h.error_hint ELSE t.error_hint END AS error_hint,
+       t.warning, t.warning_hint, t.retry_at, COALESCE(t.attempts, 0) AS attempts,
        r.phase AS full_sync_phase, r.records_processed AS full_sync_rows, r.rows_estimated AS full_sync_rows_estimated,
        r.rows_per_second AS full_sync_rows_per_second, r.seconds_left AS full_sync_seconds_left, t.updated_at
 FROM dbo.table_mappings AS m
 JOIN dbo.source_servers AS s ON s.server_id = m.server_id
 LEFT JOIN dbo.destination_servers AS d ON d.server_id = m.dest_server_id
 LEFT JOIN dbo.mapping_state AS t ON t.mapping_uid = m.mapping_uid
+LEFT JOIN dbo.stream_health AS h ON h.stream = t.stream AND m.is_enabled = 1 AND s.is_enabled = 1
 OUTER APPLY (
   SELECT TOP (1) x.*
   FROM dbo.sync_status AS x

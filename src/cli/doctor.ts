@@ -5,8 +5,10 @@ import { toSluiceError } from '../model/errors.ts';
 import type { Finding } from '../model/findings.ts';
 import type { Place } from '../service/fleet.ts';
 import type { PlannedMapping } from '../service/planner.ts';
+import { LOW_HEADROOM_SECONDS } from '../service/stream-watch.ts';
 import { checkMapping } from '../sync/check-mapping.ts';
 import type { Diagnosis } from './diagnosis.ts';
+import { duration } from './output.ts';
 import { makePlan, type Planning } from './planning.ts';
 
 export interface Examination {
@@ -52,6 +54,7 @@ class Doctor {
     for (const group of sources) await this.#source(group, reachable);
     for (const group of destinations) await this.#destination(group, reachable);
     for (const one of reachable) await this.#mapping(one);
+    await this.#headroom(mappings);
     if (this.#only === null) await this.#orphans();
     return { diagnoses: this.#diagnoses, databases: sources.length + destinations.length, mappings: mappings.length };
   }
@@ -141,6 +144,26 @@ class Doctor {
       const { code } = toSluiceError(thrown);
       const isKnown = this.#diagnoses.some((known) => known.about === one.label && known.code === code);
       if (!isKnown) this.#failure(one.label, thrown);
+    }
+  }
+
+  /** As the service last saw it: it knows how far it has read. Once for all mappings of a stream. */
+  async #headroom(mappings: readonly PlannedMapping[]): Promise<void> {
+    const said = new Set<string>();
+    for (const health of await this.#control.operator.health()) {
+      const mapping = mappings.find((one) => one.row.mappingId === health.mappingId);
+      const left = health.retentionHeadroomSeconds;
+      if (!mapping?.stream || left === null || left >= LOW_HEADROOM_SECONDS || said.has(mapping.stream)) continue;
+      said.add(mapping.stream);
+      this.#diagnoses.push({
+        about: `source ${mapping.source.server.name}, database ${mapping.source.database}`,
+        code: 'GAP',
+        severity: 'warning',
+        message: `changes that were not read are discarded in ${duration(left)}`,
+        fixSql: [
+          "EXEC sys.sp_cdc_change_job @job_type = N'cleanup', @retention = 10080; -- minutes; and see what holds the service up",
+        ],
+      });
     }
   }
 

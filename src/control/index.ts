@@ -19,6 +19,7 @@ import { purge, type RetentionOptions } from './retention.ts';
 import { Runs } from './runs.ts';
 import { SettingsStore, type SettingProblem, type Settings } from './settings.ts';
 import { SourceObjects } from './source-objects.ts';
+import { StreamHealths } from './stream-health.ts';
 
 type OpenOptions = Partial<ControlOptions> & { url: string };
 
@@ -29,6 +30,7 @@ export class ControlDatabase {
   readonly runs: Runs;
   readonly journal: Journal;
   readonly sourceObjects: SourceObjects;
+  readonly streams: StreamHealths;
   readonly #options: OpenOptions;
   readonly operator: Operator;
   readonly #context: ControlContext;
@@ -48,6 +50,7 @@ export class ControlDatabase {
     this.runs = new Runs(context);
     this.journal = new Journal(context);
     this.sourceObjects = new SourceObjects(context);
+    this.streams = new StreamHealths(context);
     this.operator = new Operator(context);
   }
 
@@ -137,3 +140,4 @@ export type { Run, RunProgress, RunStatus, SyncType } from './runs.ts';
 export { decryptSecret, encryptSecret, resolveSecrets } from './secrets.ts';
 export { DEFAULT_SETTINGS, SETTINGS, type SettingName, type SettingProblem, type Settings } from './settings.ts';
 export type { RecordedObject } from './source-objects.ts';
+export type { StreamHealthRow } from './stream-health.ts';

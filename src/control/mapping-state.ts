@@ -30,6 +30,7 @@ export interface MappingStateRow {
   readonly errorCode: string | null;
   readonly errorMessage: string | null;
   readonly errorHint: string | null;
+  readonly warning: string | null;
   readonly retryAt: Date | null;
   /** Until then, by the database's clock when the row was read, ms; never below 0. Null: no retry is planned. */
   readonly retryInMs: number | null;
@@ -47,6 +48,8 @@ export interface MappingStateRow {
 export interface StateDetails {
   /** The reason for `failed`, `gap`, `paused`, or for a retry while the state stays. Null clears code, message and hint. */
   readonly error?: { code: ErrorCode; message: string; hint: string | null } | null;
+  /** What somebody should do at the source while changes go on arriving. Null clears it. */
+  readonly warning?: { message: string; hint: string | null } | null;
   /** Seconds from now by the database's clock; null: no retry is planned. */
   readonly retryInSeconds?: number | null;
   readonly attempts?: number;
@@ -235,6 +238,10 @@ function columnsOf(details: StateDetails): [column: string, value: unknown][] {
     put('error_message', details.error ? storable(details.error.message) : null);
     put('error_hint', details.error?.hint ? storable(details.error.hint) : null);
   }
+  if (details.warning !== undefined) {
+    put('warning', details.warning ? storable(details.warning.message) : null);
+    put('warning_hint', details.warning?.hint ? storable(details.warning.hint) : null);
+  }
   put('attempts', details.attempts);
   put('person_hash', details.personHash);
   put('trigger_seen_zero', details.triggerSeenZero === undefined ? undefined : details.triggerSeenZero ? 1 : 0);
@@ -254,6 +261,7 @@ export interface StateColumns {
   error_code: string | null;
   error_message: string | null;
   error_hint: string | null;
+  warning: string | null;
   retry_at: Date | null;
   read_at: Date;
   attempts: number;
@@ -274,6 +282,7 @@ export function stateColumns(context: ControlContext, queries: Queries) {
     's.error_code',
     's.error_message',
     's.error_hint',
+    's.warning',
     's.retry_at',
     queries.raw('? as read_at', [context.now(queries)]),
     's.attempts',
@@ -299,6 +308,7 @@ export function stateFrom(row: StateColumns): MappingStateRow {
     errorCode: row.error_code,
     errorMessage: row.error_message,
     errorHint: row.error_hint,
+    warning: row.warning,
     retryAt: row.retry_at,
     retryInMs: row.retry_at === null ? null : Math.max(0, row.retry_at.getTime() - row.read_at.getTime()),
     attempts: row.attempts,

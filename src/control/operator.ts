@@ -16,7 +16,14 @@ export interface MappingHealth {
   readonly destServer: string | null;
   readonly enabled: boolean;
   readonly state: string;
+  /** Behind the source, as of the last change. */
   readonly lagSeconds: number | null;
+  /** How long ago the source's capture job came as far as it is; null: it has none. */
+  readonly captureLagSeconds: number | null;
+  readonly lastCapturedAt: Date | null;
+  /** Until the source discards, by age, what was not read. */
+  readonly retentionHeadroomSeconds: number | null;
+  readonly retentionHeadroomBytes: number | null;
   readonly inserted: number;
   readonly updated: number;
   readonly deleted: number;
@@ -27,6 +34,8 @@ export interface MappingHealth {
   readonly errorCode: string | null;
   readonly errorMessage: string | null;
   readonly errorHint: string | null;
+  readonly warning: string | null;
+  readonly warningHint: string | null;
   readonly retryAt: Date | null;
   readonly fullSync: {
     readonly phase: string;
@@ -169,6 +178,10 @@ interface HealthRow {
   readonly is_enabled: number;
   readonly state: string;
   readonly lag_seconds: number | null;
+  readonly capture_lag_seconds: number | null;
+  readonly last_captured_at: Date | null;
+  readonly retention_headroom_seconds: number | null;
+  readonly retention_headroom_bytes: string | null;
   readonly rows_inserted: string;
   readonly rows_updated: string;
   readonly rows_deleted: string;
@@ -179,6 +192,8 @@ interface HealthRow {
   readonly error_code: string | null;
   readonly error_message: string | null;
   readonly error_hint: string | null;
+  readonly warning: string | null;
+  readonly warning_hint: string | null;
   readonly retry_at: Date | null;
   readonly full_sync_phase: string | null;
   readonly full_sync_rows: string | null;
@@ -201,6 +216,10 @@ function healthFrom(row: HealthRow): MappingHealth {
     enabled: row.is_enabled === 1,
     state: row.state,
     lagSeconds: row.lag_seconds,
+    captureLagSeconds: row.capture_lag_seconds,
+    lastCapturedAt: row.last_captured_at,
+    retentionHeadroomSeconds: row.retention_headroom_seconds,
+    retentionHeadroomBytes: row.retention_headroom_bytes === null ? null : Number(row.retention_headroom_bytes),
     inserted: Number(row.rows_inserted),
     updated: Number(row.rows_updated),
     deleted: Number(row.rows_deleted),
@@ -211,6 +230,8 @@ function healthFrom(row: HealthRow): MappingHealth {
     errorCode: row.error_code,
     errorMessage: row.error_message,
     errorHint: row.error_hint,
+    warning: row.warning,
+    warningHint: row.warning_hint,
     retryAt: row.retry_at,
     // The bigint columns are null together: there is a running full sync or there is none.
     fullSync:

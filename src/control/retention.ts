@@ -49,6 +49,16 @@ const PURGES: readonly Purge[] = [
       ),
   },
   { table: 'leases', id: 'lease_key', time: 'expires_at', days: 'logs' },
+  {
+    table: 'stream_health',
+    id: 'stream',
+    time: 'updated_at',
+    days: 'logs',
+    keep: (query, queries) =>
+      void query.whereNotExists(
+        queries('mapping_state as s').select('s.stream').whereRaw('s.stream = stream_health.stream'),
+      ),
+  },
   { table: 'sync_progress', id: 'request_id', time: 'completed_at', days: 'logs' },
   { table: 'dead_letters', id: 'dead_letter_id', time: 'created_at', days: 'deadLetters' },
 ];

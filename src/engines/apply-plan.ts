@@ -2,8 +2,8 @@
 import { SluiceError } from '../model/errors.ts';
 import type { Cell, ChangeCell } from '../model/changes.ts';
 import type { KeyedChanges } from '../model/keyed-changes.ts';
-import { displayName, type Column, type Table } from '../model/tables.ts';
-import type { ApplyCounts, RouteColumn } from './contract.ts';
+import { displayName, type Column, type Table, type TableName } from '../model/tables.ts';
+import type { ApplyCounts, Catalog, RouteColumn } from './contract.ts';
 
 export class ApplyPlan {
   /** The target's, in the order of the cells. */
@@ -86,8 +86,17 @@ export class ApplyPlan {
   }
 }
 
+/** The table that changes are applied to, as it is now. */
+export async function describeTarget(catalog: Catalog, target: TableName): Promise<Table> {
+  const [table] = await catalog.describe([target]);
+  if (table) return table;
+  throw new SluiceError('DESTINATION_TABLE_MISSING', `the destination table ${displayName(target)} is gone`, {
+    hint: 'Set is_full_sync = 1 to create and fill it again.',
+  });
+}
+
 /** For upserts whose absent values the table should have, and has not. */
-export function requireFilled(table: Table['name'], wanted: number, filled: number): void {
+export function requireFilled(table: TableName, wanted: number, filled: number): void {
   if (filled === wanted) return;
   throw new SluiceError(
     'ROW_REFUSED',

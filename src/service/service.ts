@@ -258,6 +258,7 @@ export class Service {
     if (performance.now() - this.#watchedAt < this.#settings.cdc_check_interval_seconds * 900) return;
     this.#watchedAt = performance.now();
     const owned = [...(this.#plan?.streams.values() ?? [])].filter((stream) => this.#streams.has(stream.stream));
+    this.#watch?.forgetOthers(new Set(owned.map(({ stream }) => stream)));
     await Promise.all(
       owned.map(async (stream) =>
         this.#watch?.look(stream, this.#streams.get(stream.stream)?.host.acknowledged ?? null),

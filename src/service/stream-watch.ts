@@ -8,6 +8,7 @@ import type { StreamHealth } from '../engines/contract.ts';
 import { SluiceError, toSluiceError, type ErrorCode } from '../model/errors.ts';
 import type { Finding } from '../model/findings.ts';
 import type { Position } from '../model/position.ts';
+import type { TableName } from '../model/tables.ts';
 import type { Fleet } from './fleet.ts';
 import type { PlannedMapping, PlannedStream } from './planner.ts';
 
@@ -23,17 +24,36 @@ export interface StreamWatchOptions {
 /** Warn once when less than this part of what the source keeps for us is left. */
 const LOW_HEADROOM = 0.2;
 /** … or less than an hour, where it is discarded by age. */
-const LOW_HEADROOM_SECONDS = 3600;
+export const LOW_HEADROOM_SECONDS = 3600;
+
+interface Reported {
+  readonly fault: string | null;
+  readonly code: ErrorCode | null;
+  readonly lastCapturedAt: number | null;
+  readonly headroomSeconds: number | null;
+  readonly headroomBytes: number | null;
+}
+
+/** What is not worth a write, of what moves all the time. */
+const SAME_SECONDS = 60;
+const SAME_SHARE = 0.01;
 
 export class StreamWatch {
   readonly #options: StreamWatchOptions;
   /** What was last said of a mapping or stream, so that it is said once. */
   readonly #said = new Map<string, string>();
-  /** What is wrong with a stream's source. */
-  readonly #faulty = new Map<string, ErrorCode>();
+  /** What stands in stream_health, by stream. */
+  readonly #reported = new Map<string, Reported>();
+  /** What stands in mapping_state.warning, by mapping. */
+  readonly #warned = new Map<string, string | null>();
 
   constructor(options: StreamWatchOptions) {
     this.#options = options;
+  }
+
+  /** Other processes read the other streams now, and write about them. */
+  forgetOthers(streams: ReadonlySet<string>): void {
+    for (const stream of this.#reported.keys()) if (!streams.has(stream)) this.#reported.delete(stream);
   }
 
   /**
@@ -64,47 +84,85 @@ export class StreamWatch {
       served.map((mapping) => mapping.sourceTable),
       at,
     );
-    await this.#faults(stream, served, health);
+    await this.#report(stream, served, health);
     for (const { name, finding } of health.tables) {
+      if (finding.severity !== 'error') continue;
       for (const mapping of served) {
-        if (mapping.sourceTable.schema !== name.schema || mapping.sourceTable.table !== name.table) continue;
-        if (finding.severity === 'info' || !this.#isNews(mapping.row.mappingUid, finding.message)) continue;
+        if (!isOf(mapping, name) || !this.#isNews(mapping.row.mappingUid, finding.message)) continue;
         const reason = errorOf(finding, mapping.label);
-        if (finding.severity === 'warning') await this.#options.control.states.note([mapping.row.mappingUid], reason);
-        else if (finding.code === 'GAP') await this.#gap(mapping, reason);
+        if (finding.code === 'GAP') await this.#gap(mapping, reason);
         else await attention(mapping, reason);
       }
     }
-    const found = new Set(health.tables.map(({ name }) => `${name.schema}.${name.table}`));
-    for (const mapping of served)
-      if (!found.has(`${mapping.sourceTable.schema}.${mapping.sourceTable.table}`))
-        this.#said.delete(mapping.row.mappingUid);
+    const faulty = health.tables.filter(({ finding }) => finding.severity === 'error');
+    for (const mapping of served) {
+      if (!faulty.some(({ name }) => isOf(mapping, name))) this.#said.delete(mapping.row.mappingUid);
+      await this.#warn(mapping, health);
+    }
     this.#headroom(stream, health);
   }
 
-  /**
-   * What is wrong with the source's part of the stream (nobody captures, F16) stands on its mappings until it is over: they keep their
-   * state, but nothing arrives. A gap is told by who reads.
-   */
-  async #faults(stream: PlannedStream, served: readonly PlannedMapping[], { stream: findings = [] }: StreamHealth) {
+  /** The stream's row of stream_health, when it says something new: an idle source writes nothing (invariant 13). */
+  async #report(stream: PlannedStream, served: readonly PlannedMapping[], health: StreamHealth): Promise<void> {
+    const { control } = this.#options;
+    const { stream: findings = [], lastCapturedAt = null, captureLagSeconds = null, headroomSeconds = null } = health;
+    // A gap is told by who reads.
+    const fault = findings.find(({ severity, code }) => severity === 'error' && code !== 'GAP') ?? null;
+    const now: Reported = {
+      // How long a silence lasts is no news.
+      fault: fault && `${fault.code} ${fault.message.replace(/\d+/g, '#')}`,
+      code: fault?.code ?? null,
+      lastCapturedAt,
+      headroomSeconds,
+      headroomBytes: health.headroomBytes,
+    };
+    const before = this.#reported.get(stream.stream);
+    if (before && !isNew(before, now, health.retainedBytes)) return;
+    const code = before ? before.code : await control.streams.faultOf(stream.stream);
+    await control.streams.write(stream.stream, {
+      captureLagSeconds,
+      headroomSeconds,
+      headroomBytes: health.headroomBytes,
+      fault: fault && errorOf(fault, `source ${stream.source.server.name}, database ${stream.source.database}`),
+    });
+    this.#reported.set(stream.stream, now);
+    if (fault && before?.fault !== now.fault) await this.#fault(stream, served, fault);
+    else if (!fault && code !== null) await this.#recovered(stream, served);
+  }
+
+  /** F16: nothing arrives, and nothing will. The mappings keep their state. */
+  async #fault(stream: PlannedStream, served: readonly PlannedMapping[], fault: Finding): Promise<void> {
     const { control, logger } = this.#options;
-    const uids = served.map((mapping) => mapping.row.mappingUid);
-    const key = `fault ${stream.stream}`;
-    const fault = findings.find(({ severity, code }) => severity === 'error' && code !== 'GAP');
-    if (fault) {
-      const reason = errorOf(fault, stream.stream);
-      if (!this.#isNews(key, fault.code)) return;
-      logger.error('the source captures no changes', { stream: stream.stream, error: reason });
-      await control.states.note(uids, reason);
-      this.#faulty.set(stream.stream, fault.code);
-      return;
-    }
-    const before = this.#faulty.get(stream.stream);
-    this.#said.delete(key);
-    if (before === undefined) return;
-    this.#faulty.delete(stream.stream);
+    logger.error('the source captures no changes', {
+      stream: stream.stream,
+      mapping: served
+        .slice(0, 3)
+        .map(({ label }) => label)
+        .join(', '),
+      error: errorOf(fault, stream.stream),
+    });
+    for (const mapping of served)
+      await control.journal.error({ mappingId: mapping.row.mappingId, type: 'CDC' }, errorOf(fault, mapping.label));
+  }
+
+  async #recovered(stream: PlannedStream, served: readonly PlannedMapping[]): Promise<void> {
+    const { control, logger } = this.#options;
     logger.info('the source captures changes again', { stream: stream.stream });
-    await control.states.clear(uids, before);
+    for (const mapping of served) await control.journal.resolveErrors({ mappingId: mapping.row.mappingId }, 'CDC');
+  }
+
+  /** What somebody may do at the source while changes go on arriving (F14: an instance that can be dropped), until it is done. */
+  async #warn(mapping: PlannedMapping, { tables }: StreamHealth): Promise<void> {
+    const found = tables.filter(({ name, finding }) => finding.severity === 'warning' && isOf(mapping, name));
+    const message = found.length === 0 ? null : found.map(({ finding }) => finding.message).join('; ');
+    const uid = mapping.row.mappingUid;
+    const before = this.#warned.has(uid) ? this.#warned.get(uid) : (mapping.row.state?.warning ?? null);
+    if (before === message) return;
+    const hint = found.flatMap(({ finding }) => finding.fixSql).join(' ');
+    await this.#options.control.states.change(uid, () => ({ warning: message === null ? null : { message, hint } }));
+    this.#warned.set(uid, message);
+    if (message !== null)
+      this.#options.logger.warn('something is to be done at the source', { mapping: mapping.label, message, hint });
   }
 
   #headroom(stream: PlannedStream, { retainedBytes, headroomBytes, headroomSeconds = null }: StreamHealth): void {
@@ -170,4 +228,18 @@ function errorOf(finding: Finding, label: string): SluiceError {
   return new SluiceError(finding.code, `${label}: ${finding.message}`, {
     hint: finding.fixSql.join('; ') || undefined,
   });
+}
+
+function isOf(mapping: PlannedMapping, name: TableName): boolean {
+  return mapping.sourceTable.schema === name.schema && mapping.sourceTable.table === name.table;
+}
+
+function isNew(before: Reported, now: Reported, retainedBytes: number | null): boolean {
+  if (before.fault !== now.fault || before.lastCapturedAt !== now.lastCapturedAt) return true;
+  if (isFar(before.headroomSeconds, now.headroomSeconds, SAME_SECONDS)) return true;
+  return isFar(before.headroomBytes, now.headroomBytes, SAME_SHARE * ((now.headroomBytes ?? 0) + (retainedBytes ?? 0)));
+}
+
+function isFar(a: number | null, b: number | null, distance: number): boolean {
+  return a === null || b === null ? a !== b : Math.abs(a - b) > distance;
 }

@@ -158,6 +158,7 @@ function sqlServer(): SqlServerUnderTest {
 const TABLES = [
   'config',
   'mapping_state',
+  'stream_health',
   'full_sync_requests',
   'leases',
   'source_objects',

@@ -50,10 +50,9 @@ describe('from SQL Server to PostgreSQL', function () {
       error_code: string | null;
       error_message: string | null;
       error_hint: string | null;
-    }>(
-      'SELECT s.error_code, s.error_message, s.error_hint FROM table_mappings m JOIN mapping_state s USING (mapping_uid) WHERE m.mapping_id = $1',
-      [mapping],
-    );
+      warning: string | null;
+      warning_hint: string | null;
+    }>('SELECT * FROM v_mapping_health WHERE mapping_id = $1', [mapping]);
     return row;
   };
   const finished = async (mapping: number) => {
@@ -134,14 +133,19 @@ describe('from SQL Server to PostgreSQL', function () {
     await source.query('INSERT INTO dbo.wide VALUES (3, 3, 30)');
     await rows('wide', ['1:1:null', '2:2:20', '3:3:30'], ['id', 'v', 'w']);
     await eventually(async () => {
-      expect((await told(mapping))?.error_hint ?? '').to.contain(`@capture_instance = N'dbo_wide'`);
+      expect((await told(mapping))?.warning_hint ?? '').to.contain(`@capture_instance = N'dbo_wide'`);
     }, PATIENCE_S * 1000);
+    expect((await told(mapping))?.warning).to.match(/^capture instance dbo_wide of dbo\.wide can be dropped/);
+    expect((await told(mapping))?.error_code, 'nothing is wrong').to.equal(null);
     await source.query(
       `EXEC sys.sp_cdc_disable_table @source_schema = N'dbo', @source_name = N'wide', @capture_instance = N'dbo_wide'`,
     );
     await source.query('UPDATE dbo.wide SET w = 21 WHERE id = 2');
     await rows('wide', ['1:1:null', '2:2:21', '3:3:30'], ['id', 'v', 'w']);
     await streaming(mapping);
+    await eventually(async () => {
+      expect((await told(mapping))?.warning, 'it was dropped').to.equal(null);
+    }, PATIENCE_S * 1000);
   });
 
   it('F16: a stopped agent is told of on the mappings, until it runs again', async function () {

@@ -31,18 +31,25 @@ function summaryOf(all: readonly MappingHealth[]): string {
 
 function linesOf(all: readonly MappingHealth[]): string[] {
   if (all.length === 0) return [];
+  // Of sources that record changes by a job of their own, or keep them for some time only.
+  const captures = all.some((one) => one.captureLagSeconds !== null);
+  const discards = all.some((one) => one.retentionHeadroomSeconds !== null);
+  const seconds = (value: number | null) => (value === null ? '' : duration(value));
   const rows = all.map((one) => [
     one.mappingId,
     displayName(one),
     one.enabled ? one.state : `${one.state} (disabled)`,
-    one.lagSeconds === null ? '' : duration(one.lagSeconds),
+    seconds(one.lagSeconds),
+    ...(captures ? [seconds(one.captureLagSeconds)] : []),
+    ...(discards ? [seconds(one.retentionHeadroomSeconds)] : []),
     one.inserted,
     one.updated,
     one.deleted,
     one.failed,
     one.verificationStatus ?? '',
   ]);
-  const head = ['id', 'mapping', 'state', 'lag', 'inserted', 'updated', 'deleted', 'failed', 'verified'];
+  const of = [...(captures ? ['capture lag'] : []), ...(discards ? ['headroom'] : [])];
+  const head = ['id', 'mapping', 'state', 'lag', ...of, 'inserted', 'updated', 'deleted', 'failed', 'verified'];
   return [...table(head, rows), ...all.flatMap(details), ''];
 }
 
@@ -58,6 +65,10 @@ function details(one: MappingHealth): string[] {
     lines.push(`${displayName(one)}: ${one.errorCode}: ${one.errorMessage ?? ''}`);
     if (one.errorHint !== null) lines.push(`  hint: ${one.errorHint}`);
     if (one.retryAt !== null) lines.push(`  tried again at ${one.retryAt.toISOString()}`);
+  }
+  if (one.warning !== null) {
+    lines.push(`${displayName(one)}: warning: ${one.warning}`);
+    if (one.warningHint !== null) lines.push(`  hint: ${one.warningHint}`);
   }
   return lines;
 }

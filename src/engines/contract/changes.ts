@@ -17,7 +17,9 @@ export interface StreamHealth {
   readonly retainedBytes: number | null;
   /** Bytes left before the source discards what we have not read; null: no limit, or not known. */
   readonly headroomBytes: number | null;
-  /** Where changes are recorded by a job of the source: how long ago it came as far as it is, seconds. */
+  /** Where changes are recorded by a job of the source: the newest commit it has recorded, ms by the source's clock. */
+  readonly lastCapturedAt?: number | null;
+  /** … and how long ago that was, seconds. */
   readonly captureLagSeconds?: number | null;
   /** Where changes are discarded by age: how long until it reaches what we have not read, seconds. */
   readonly headroomSeconds?: number | null;

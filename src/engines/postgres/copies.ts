@@ -10,7 +10,8 @@ import type {
   RouteChange,
   TableDesign,
 } from '../contract.ts';
-import { holdMapping, suspendTriggers } from './applier.ts';
+import { suspendTriggers } from './guards.ts';
+import { holdMapping } from './hold.ts';
 import type { Connection, Session } from './connection.ts';
 import { PostgresCopy } from './copy.ts';
 import { PostgresFold } from './fold.ts';

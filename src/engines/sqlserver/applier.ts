@@ -1,10 +1,10 @@
-/** Commits the changes of one apply group: data, backlogs and position in one transaction (invariant 2), fenced by epoch (invariant 9). */
+/** Takes an apply group over, and what is done on its session (group-session.ts). */
 import { SluiceError } from '../../model/errors.ts';
-import type { KeyedChanges } from '../../model/keyed-changes.ts';
 import type { Position } from '../../model/position.ts';
-import { displayName } from '../../model/tables.ts';
-import { backlogTable } from '../home-tables.ts';
-import type { ApplyCounts, Block, GroupApplier, GroupState, GroupTransaction, Route } from '../contract.ts';
+import type { TableName } from '../../model/tables.ts';
+import { describeTarget } from '../apply-plan.ts';
+import type { Block, GroupApplier, GroupState, Route, RouteChange, StoredBlock } from '../contract.ts';
+import { GroupSession, type GroupStatements } from '../group-session.ts';
 import { readBlock } from './blocks.ts';
 import { SqlServerCatalog } from './catalog.ts';
 import type { Connection, Session } from './connection.ts';
@@ -72,7 +72,7 @@ export async function takeGroup(
       position: textOf(row, 'position') as Position,
       routeVersion: numberOf(row, 'route_version') ?? 0,
     };
-    return new SqlServerApplier(connection, session, mine, state);
+    return new GroupSession(new SqlServerGroup(connection, session, mine, state), state);
   } catch (error) {
     await locker?.close();
     await connection.release(session);
@@ -80,15 +80,13 @@ export async function takeGroup(
   }
 }
 
-class SqlServerApplier implements GroupApplier {
+/** What is done on the group's session (group-session.ts). */
+class SqlServerGroup implements GroupStatements<TableApplier> {
   readonly #connection: Connection;
   readonly #session: Session;
   readonly #locker: Locker;
+  readonly #state: Pick<GroupState, 'stream' | 'group' | 'epoch'>;
   readonly #where: string;
-  #state: GroupState;
-  #routes: readonly Route[] | null = null;
-  #tables = new Map<string, TableApplier>();
-  #staged = 0;
 
   constructor(connection: Connection, session: Session, locker: Locker, state: GroupState) {
     this.#connection = connection;
@@ -98,86 +96,83 @@ class SqlServerApplier implements GroupApplier {
     this.#where = `stream = ${quoteLiteral(state.stream)} AND apply_group = ${quoteLiteral(state.group)}`;
   }
 
-  get state(): GroupState {
-    return this.#state;
-  }
-
-  async begin(): Promise<GroupTransaction> {
-    const session = this.#session;
-    const { stream, group } = this.#state;
-    const name = groupLock(stream, group);
-    try {
-      const rows = await this.#locker.past(name, () =>
-        session.query(
-          'lock the group’s position',
-          `BEGIN TRANSACTION; ${Locker.lockSql(name)};
-           SELECT epoch, position, route_version FROM sluice.positions WHERE ${this.#where}`,
-        ),
-      );
-      const row = rows.find((candidate) => 'epoch' in candidate);
-      if (numberOf(row, 'epoch') !== this.#state.epoch || textOf(row, 'position') !== this.#state.position)
-        throw new SluiceError('FENCED', `the group ${group} of ${stream} has moved on without us`);
-      const routeVersion = numberOf(row, 'route_version') ?? 0;
-      if (this.#routes === null || routeVersion !== this.#state.routeVersion) {
-        const routes = await session.query(
-          'read the routes',
-          `SELECT ${ROUTE_COLUMNS} FROM sluice.generations WHERE ${this.#where} ORDER BY mapping_uid`,
-        );
-        this.#routes = routes.map(routeOf).filter((route) => route !== null);
-        this.#state = { ...this.#state, routeVersion };
-        await this.#forgetTables();
-      }
-    } catch (error) {
-      await this.#rollback();
-      throw error;
-    }
-    const routes = this.#routes ?? [];
-    let held: Map<string, Route | null> | null = null;
+  async lockPosition() {
+    const name = groupLock(this.#state.stream, this.#state.group);
+    const rows = await this.#locker.past(name, () =>
+      this.#session.query(
+        'lock the group’s position',
+        `BEGIN TRANSACTION; ${Locker.lockSql(name)};
+         SELECT epoch, position, route_version FROM sluice.positions WHERE ${this.#where}`,
+      ),
+    );
+    const row = rows.find((candidate) => 'epoch' in candidate);
+    if (!row) return null;
     return {
-      get routes() {
-        return held
-          ? routes
-              .map((route) => (held?.has(route.mappingUid) ? (held.get(route.mappingUid) ?? null) : route))
-              .filter((route) => route !== null)
-          : routes;
-      },
-      staged: () => this.#readStaged(),
-      apply: async (route, changes) => this.#apply(route, changes),
-      attempt: async (route, work) => {
-        // Temporary tables made within the attempt would be gone with it.
-        await (await this.#table(route)).prepare();
-        return session.attempt(work);
-      },
-      append: (route, block) => this.#append(route, block),
-      hold: async (mappingUid) => {
-        const route = await this.#hold(mappingUid);
-        held ??= new Map();
-        held.set(mappingUid, route);
-        return route;
-      },
-      reshape: async (mappingUid, change) => {
-        const done = await reshapeRoute(this.#connection, session, this.#locker, mappingUid, change);
-        this.#routes = null;
-        return done;
-      },
-      commit: async (position) => {
-        const statements = [
-          `UPDATE sluice.positions SET position = ${quoteLiteral(position)}, updated_at = SYSUTCDATETIME() WHERE ${this.#where}`,
-        ];
-        // A commit that only changes a route stays where it is: the pieces are of the transaction that follows.
-        const isDone = this.#staged > 0 && position !== this.#state.position;
-        if (isDone) statements.push(`DELETE FROM sluice.pieces WHERE ${this.#where}`);
-        await session.run('commit changes', [...statements, 'COMMIT TRANSACTION']);
-        if (isDone) this.#staged = 0;
-        this.#state = { ...this.#state, position };
-        if (held) this.#routes = null;
-      },
-      rollback: () => this.#rollback(),
+      epoch: numberOf(row, 'epoch'),
+      position: textOf(row, 'position'),
+      routeVersion: numberOf(row, 'route_version') ?? 0,
     };
   }
 
-  async stage(block: Block): Promise<void> {
-    // Checked and written in one statement; the row of an ex-owner finds no epoch to go with.
+  async readRoutes(): Promise<Route[]> {
+    const rows = await this.#session.query(
+      'read the routes',
+      `SELECT ${ROUTE_COLUMNS} FROM sluice.generations WHERE ${this.#where} ORDER BY mapping_uid`,
+    );
+    return rows.map(routeOf).filter((route) => route !== null);
+  }
+
+  async openTable(route: Route): Promise<TableApplier> {
+    const described = await describeTarget(new SqlServerCatalog(this.#connection), route.target);
+    requireUnguarded(described);
+    return new TableApplier(this.#session, described, route.columns, route.key, true);
+  }
+
+  attempt<T>(work: () => Promise<T>): Promise<T> {
+    return this.#session.attempt(work);
+  }
+
+  async append(backlog: TableName, block: Block): Promise<void> {
+    await this.#session.query(
+      'append to a backlog',
+      `INSERT INTO ${quoteTable(backlog)} (bytes, changes, block) VALUES (@bytes, @changes, @block)`,
+      { bytes: block.bytes.length, changes: block.changes, block: block.bytes },
+    );
+  }
+
+  async hold(mappingUid: string): Promise<Route | null> {
+    await holdMapping(this.#session, this.#locker, mappingUid);
+    const [row] = await this.#session.query(
+      'read the held route',
+      `SELECT ${ROUTE_COLUMNS} FROM sluice.generations WHERE ${MAPPING}`,
+      { uid: mappingUid },
+    );
+    return row ? routeOf(row) : null;
+  }
+
+  reshape(mappingUid: string, change: RouteChange): Promise<boolean> {
+    return reshapeRoute(this.#connection, this.#session, this.#locker, mappingUid, change);
+  }
+
+  async commit(position: Position, { discardPieces }: { readonly discardPieces: boolean }): Promise<void> {
+    await this.#session.run('commit changes', [
+      `UPDATE sluice.positions SET position = ${quoteLiteral(position)}, updated_at = SYSUTCDATETIME() WHERE ${this.#where}`,
+      ...(discardPieces ? [`DELETE FROM sluice.pieces WHERE ${this.#where}`] : []),
+      'COMMIT TRANSACTION',
+    ]);
+  }
+
+  async rollback(tables: readonly TableApplier[]): Promise<void> {
+    await this.#session.rollback();
+    try {
+      if (!this.#session.lost) for (const table of tables) await table.dropStages();
+    } catch {
+      // They go with the session.
+    }
+  }
+
+  async stage(block: Block): Promise<boolean> {
+    // The row of an ex-owner finds no epoch to go with.
     const rows = await this.#session.query(
       'keep a piece of a large transaction',
       `INSERT INTO sluice.pieces (stream, apply_group, epoch, changes, block) OUTPUT inserted.seq AS seq
@@ -190,83 +185,22 @@ class SqlServerApplier implements GroupApplier {
         block: block.bytes,
       },
     );
-    if (rows.length === 0)
-      throw new SluiceError('FENCED', `the group ${this.#state.group} of ${this.#state.stream} has a newer owner`);
-    this.#staged++;
+    return rows.length > 0;
+  }
+
+  nextStaged(after: number): Promise<StoredBlock | null> {
+    const source = `FROM sluice.pieces WHERE ${this.#where} AND epoch = ${this.#state.epoch}`;
+    return readBlock(this.#session, 'read a staged piece', source, after);
   }
 
   async discardStaged(): Promise<void> {
     await this.#session.run('discard staged pieces', [
       `DELETE FROM sluice.pieces WHERE ${this.#where} AND epoch <= ${this.#state.epoch}`,
     ]);
-    this.#staged = 0;
   }
 
   async close(): Promise<void> {
     await this.#connection.release(this.#session);
     await this.#locker.close();
-  }
-
-  async *#readStaged(): AsyncGenerator<Block> {
-    if (this.#staged === 0) return;
-    const source = `FROM sluice.pieces WHERE ${this.#where} AND epoch = ${this.#state.epoch}`;
-    for (let after = 0; ;) {
-      const block = await readBlock(this.#session, 'read a staged piece', source, after);
-      if (!block) return;
-      after = block.seq;
-      yield block;
-    }
-  }
-
-  async #apply(route: Route, changes: KeyedChanges): Promise<ApplyCounts> {
-    return (await this.#table(route)).apply(changes);
-  }
-
-  async #table(route: Route): Promise<TableApplier> {
-    let table = this.#tables.get(route.mappingUid);
-    if (!table) {
-      const [described] = await new SqlServerCatalog(this.#connection).describe([route.target]);
-      if (!described)
-        throw new SluiceError(
-          'DESTINATION_TABLE_MISSING',
-          `the destination table ${displayName(route.target)} is gone`,
-          { hint: 'Set is_full_sync = 1 to create and fill it again.' },
-        );
-      requireUnguarded(described);
-      table = new TableApplier(this.#session, described, route.columns, route.key, true);
-      this.#tables.set(route.mappingUid, table);
-    }
-    return table;
-  }
-
-  async #append(route: Route, block: Block): Promise<void> {
-    if (route.generation === null) throw new SluiceError('INTERNAL', 'a route without a backlog was appended to');
-    await this.#session.query(
-      'append to a backlog',
-      `INSERT INTO ${quoteTable(backlogTable(route.mappingUid, route.generation))} (bytes, changes, block) VALUES (@bytes, @changes, @block)`,
-      { bytes: block.bytes.length, changes: block.changes, block: block.bytes },
-    );
-  }
-
-  async #hold(mappingUid: string): Promise<Route | null> {
-    await holdMapping(this.#session, this.#locker, mappingUid);
-    const [row] = await this.#session.query(
-      'read the held route',
-      `SELECT ${ROUTE_COLUMNS} FROM sluice.generations WHERE ${MAPPING}`,
-      { uid: mappingUid },
-    );
-    return row ? routeOf(row) : null;
-  }
-
-  /** Temporary tables made in this transaction are gone with it; those from before as well, so that memory and server agree. */
-  async #rollback(): Promise<void> {
-    await this.#session.rollback();
-    await this.#forgetTables().catch(() => undefined);
-  }
-
-  async #forgetTables(): Promise<void> {
-    const tables = [...this.#tables.values()];
-    this.#tables.clear();
-    if (!this.#session.lost) for (const table of tables) await table.dropStages();
   }
 }

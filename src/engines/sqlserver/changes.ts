@@ -127,6 +127,7 @@ export class SqlServerChanges implements ChangeSource {
     return {
       retainedBytes: null,
       headroomBytes: null,
+      lastCapturedAt: state.last === null ? null : state.last.time + state.toUtc,
       captureLagSeconds: state.last === null ? null : Math.max(0, (state.now - state.last.time) / 1000),
       headroomSeconds,
       stream: health.stream,
