@@ -269,7 +269,7 @@ export class Connection {
     this.address = parseSqlServerAddress(options.connectionString);
     this.database = options.database ?? this.address.database;
     this.#config = driverConfiguration(this.address, this.database, options.applicationName);
-    this.#pool = new SessionPool(this.database ?? '(default)', options.maxSessions ?? 4);
+    this.#pool = new SessionPool(this.database ?? '(default)', options.maxSessions ?? 8);
   }
 
   /** A session of the caller's own; end it with `release`. */
