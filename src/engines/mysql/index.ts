@@ -1,13 +1,13 @@
 /** MySQL 8.0 and newer, MariaDB 10.6 and newer: source, change source and destination. */
 import { MYSQL_SCHEMES, parseMysqlAddress } from './address.ts';
-import type { Engine, EngineDatabase, OpenOptions } from '../contract.ts';
+import type { Engine, EngineDatabase, OpenOptions, TriggerSource } from '../contract.ts';
 import { MysqlCatalog } from './catalog.ts';
 import { Connection } from './connection.ts';
 import { MysqlChecksummer } from './checksum.ts';
 import { MysqlChanges } from './changes.ts';
 import { MysqlPreflight } from './preflight.ts';
 import { MysqlSnapshot } from './snapshot.ts';
-import { MysqlTriggerSource } from './triggers.ts';
+import { triggerColumns } from './triggers.ts';
 import { ENGINE } from './types.ts';
 
 export const mysql: Engine = {
@@ -28,7 +28,7 @@ class MysqlDatabase implements EngineDatabase {
   readonly changes: MysqlChanges;
   readonly destination = null;
   readonly checksum: MysqlChecksummer;
-  readonly triggers: MysqlTriggerSource;
+  readonly triggers: TriggerSource;
   readonly #connection: Connection;
 
   constructor(options: OpenOptions) {
@@ -38,7 +38,7 @@ class MysqlDatabase implements EngineDatabase {
     this.snapshot = new MysqlSnapshot(this.#connection);
     this.changes = new MysqlChanges(this.#connection);
     this.checksum = new MysqlChecksummer(this.#connection);
-    this.triggers = new MysqlTriggerSource(this.#connection);
+    this.triggers = triggerColumns(this.#connection);
   }
 
   async ping(): Promise<{ version: string }> {

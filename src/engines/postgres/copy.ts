@@ -8,6 +8,7 @@ import type { Connection, Session } from './connection.ts';
 import { indexSql, keySql, ownDesign, renameIndexesSql } from './ddl.ts';
 import { BOUND_TABLE_LOCKS, PostgresFold } from './fold.ts';
 import { backlogTable, stagingTable } from '../home-tables.ts';
+import { hasNewerCopier } from '../backlog-fold.ts';
 import { copyRouteOf } from '../stored-route.ts';
 import { loadRows } from './loader.ts';
 import { requireUnguarded, suspend } from './guards.ts';
@@ -108,8 +109,7 @@ export class PostgresCopy extends PostgresFold implements CopySession {
             WHERE mapping_uid = $1 AND copy_generation = $2 AND copy_epoch = $3 FOR SHARE RETURNING chunk`,
           [this.options.mappingUid, this.options.generation, this.options.copyEpoch, chunk.id, loaded],
         );
-        if (marked.length === 0)
-          throw new SluiceError('FENCED', `the copy to ${displayName(this.options.route.target)} has a newer copier`);
+        if (marked.length === 0) throw hasNewerCopier(this.options.route.target);
         return loaded;
       });
       await this.connection.giveBack(session);
@@ -221,7 +221,7 @@ export class PostgresCopy extends PostgresFold implements CopySession {
     const applier = new TableApplier(this.session, live, this.options.route.columns, this.options.route.key, false);
     beginApplying(this.session);
     if (this.options.stream !== null) await applier.prepare();
-    this.filling = { applier, folded: row['folded_seq'] ?? '0' };
+    this.filling = { applier, folded: Number(row['folded_seq'] ?? 0) };
     return true;
   }
 
@@ -381,7 +381,6 @@ export class PostgresCopy extends PostgresFold implements CopySession {
       `${and} UPDATE sluice.generations SET ${set}, updated_at = now() WHERE mapping_uid = $1 AND copy_generation = $2 AND copy_epoch = $3 RETURNING mapping_uid`,
       [mappingUid, generation, copyEpoch, ...values],
     );
-    if (rows.length === 0)
-      throw new SluiceError('FENCED', `the copy to ${displayName(this.options.route.target)} has a newer copier`);
+    if (rows.length === 0) throw hasNewerCopier(this.options.route.target);
   }
 }

@@ -1,30 +1,22 @@
 /** Folds a backlog into a table in rounds, and ends it under the position row's lock (PROTOCOL, A copy, 4–6). */
-import { SluiceError } from '../../model/errors.ts';
 import type { KeyedChanges } from '../../model/keyed-changes.ts';
 import type { Position } from '../../model/position.ts';
-import { displayName, type Table, type TableName } from '../../model/tables.ts';
-import type { ApplyCounts, FoldSession, FoldWork, Route, StoredBlock } from '../contract.ts';
+import type { Table } from '../../model/tables.ts';
+import { describeTarget } from '../apply-plan.ts';
+import { foldWaiting, hasNewerCopier, wasEnded, type FoldOptions } from '../backlog-fold.ts';
+import type { FoldSession, FoldWork, Route } from '../contract.ts';
+import { backlogTable } from '../home-tables.ts';
 import { readBlock } from './blocks.ts';
-import { requireUnguarded, suspend } from './guards.ts';
 import { PostgresCatalog } from './catalog.ts';
 import type { Connection, Session } from './connection.ts';
 import { sqlState } from './errors.ts';
-import { backlogTable } from '../home-tables.ts';
+import { requireUnguarded, suspend } from './guards.ts';
 import { isLockFailure, pastFrozenHolders } from './locks.ts';
 import { quoteTable } from './sql.ts';
 import { beginApplying, TableApplier } from './table-applier.ts';
 
-export interface FoldOptions {
-  readonly mappingUid: string;
-  /** Of the backlog. */
-  readonly generation: number;
-  readonly copyEpoch: number;
+export interface PostgresFoldOptions extends FoldOptions {
   readonly lockWaitMs: number;
-  readonly stream: string | null;
-  readonly group: string;
-  readonly route: Route;
-  /** What is folded into: the copy's staging table, or a held mapping's own. */
-  readonly target: TableName;
 }
 
 /** Locks on tables are waited for this long under the position row's lock; the stream queues behind it (PROTOCOL, A copy, 6). */
@@ -34,17 +26,17 @@ const UNDEFINED_TABLE = '42P01';
 export class PostgresFold implements FoldSession {
   protected readonly connection: Connection;
   protected readonly session: Session;
-  protected readonly options: FoldOptions;
+  protected readonly options: PostgresFoldOptions;
   /**
    * A transaction in which another table is being filled is open: what waits is folded into that one, within it, and how far is
    * remembered here, because a write to the generation row would lock it before the position row. Null: rounds are transactions of
    * their own.
    */
-  protected filling: { readonly applier: TableApplier; folded: string } | null = null;
+  protected filling: { readonly applier: TableApplier; folded: number } | null = null;
   #applier: TableApplier | null = null;
   #described: Table | null = null;
 
-  constructor(connection: Connection, session: Session, options: FoldOptions) {
+  constructor(connection: Connection, session: Session, options: PostgresFoldOptions) {
     this.connection = connection;
     this.session = session;
     this.options = options;
@@ -190,18 +182,14 @@ export class PostgresFold implements FoldSession {
 
   protected async describeTarget(): Promise<Table> {
     if (this.#described) return this.#described;
-    const [table] = await new PostgresCatalog(this.connection).describe([this.options.target]);
-    if (!table)
-      throw new SluiceError('DESTINATION_TABLE_MISSING', `the table ${displayName(this.options.target)} is gone`, {
-        hint: 'Set is_full_sync = 1.',
-      });
+    const table = await describeTarget(new PostgresCatalog(this.connection), this.options.target);
     await requireUnguarded(table, () => suspend(this.session));
     this.#described = table;
     return table;
   }
 
   /** Locks the generation row and checks that this copier still owns it; returns how far the backlog was folded. */
-  async #lockGeneration(): Promise<string> {
+  async #lockGeneration(): Promise<number> {
     const [row] = await pastFrozenHolders(this.connection, this.session, this.options.lockWaitMs, () =>
       this.session.query(
         'lock the generation',
@@ -209,10 +197,8 @@ export class PostgresFold implements FoldSession {
         [this.options.mappingUid],
       ),
     );
-    if (!row || Number(row['copy_epoch']) !== this.options.copyEpoch) {
-      throw new SluiceError('FENCED', `the copy to ${displayName(this.options.route.target)} has a newer copier`);
-    }
-    return row['folded_seq'] ?? '0';
+    if (!row || Number(row['copy_epoch']) !== this.options.copyEpoch) throw hasNewerCopier(this.options.route.target);
+    return Number(row['folded_seq'] ?? 0);
   }
 
   /** Temporary tables that were made in a transaction are gone with it when it is rolled back. */
@@ -227,49 +213,33 @@ export class PostgresFold implements FoldSession {
   }
 
   /** `first`: a statement that goes before whatever is applied. */
-  async #foldWaiting(
-    folded: string,
+  #foldWaiting(
+    folded: number,
     maxBytes: number,
     fold: FoldWork,
     first: string | null = null,
-  ): Promise<{ count: number; last: string }> {
+  ): Promise<{ count: number; last: number }> {
     let before = first;
     const prepared = async () => {
       if (before !== null) await this.session.run('bound the wait for tables', [before]);
       before = null;
       return this.filling?.applier ?? this.prepareApplier();
     };
-    let count = 0;
-    let last = Number(folded);
-    let bytes = 0;
-    const { session } = this;
-    const backlog = this.#backlog();
-    async function* blocks(): AsyncGenerator<StoredBlock> {
-      while (bytes < maxBytes) {
-        const block = await readBlock(session, 'read a backlog', `FROM ${backlog} WHERE true`, last);
-        if (!block) return;
-        last = block.seq;
-        bytes += block.bytes.length;
-        count++;
-        yield block;
-      }
-    }
-    const apply = async (changes: KeyedChanges): Promise<ApplyCounts> => {
-      const applier = await prepared();
-      const counts = await applier.apply(changes);
-      await this.applied(changes, applier);
-      return counts;
-    };
-    await fold(
-      blocks(),
-      apply,
-      async (keys) => (await prepared()).missing(keys),
-      (work) => this.session.attempt(work),
-    );
-    return { count, last: String(last) };
+    const source = `FROM ${this.#backlog()} WHERE true`;
+    const next = (after: number) => readBlock(this.session, 'read a backlog', source, after);
+    return foldWaiting({ folded, maxBytes, next }, fold, {
+      apply: async (changes) => {
+        const applier = await prepared();
+        const counts = await applier.apply(changes);
+        await this.applied(changes, applier);
+        return counts;
+      },
+      missing: async (keys) => (await prepared()).missing(keys),
+      attempt: (work) => this.session.attempt(work),
+    });
   }
 
-  #markFolded(last: string): Promise<unknown> {
+  #markFolded(last: number): Promise<unknown> {
     return this.session.query(
       'mark how far the backlog was folded',
       `UPDATE sluice.generations SET folded_seq = $2 WHERE mapping_uid = $1`,
@@ -277,20 +247,13 @@ export class PostgresFold implements FoldSession {
     );
   }
 
-  /**
-   * A reset of the group, or a newer copier, has taken the backlog away or ended this session: this copy is over, whatever
-   * statement notices.
-   */
+  /** This copy is over when somebody else ended it, whatever statement notices. */
   protected async unlessEnded<T>(work: () => Promise<T>): Promise<T> {
     try {
       return await work();
     } catch (error) {
       if (sqlState(error) !== UNDEFINED_TABLE && !(this.session.lost && (await this.#isSucceeded()))) throw error;
-      throw new SluiceError(
-        'FENCED',
-        `the copy to ${displayName(this.options.route.target)} was ended by somebody else`,
-        { cause: error },
-      );
+      throw wasEnded(this.options.route.target, error);
     }
   }
 

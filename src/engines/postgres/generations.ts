@@ -1,7 +1,7 @@
 /** A mapping's generation row: claimed by a copier, started, discarded. All but `nextGeneration` under the position row's lock. */
-import { SluiceError } from '../../model/errors.ts';
-import { displayName, type TableName } from '../../model/tables.ts';
+import type { TableName } from '../../model/tables.ts';
 import type { GenerationRequest } from '../contract.ts';
+import { hasNewerCopier } from '../backlog-fold.ts';
 import { backlogTable, stagingTable } from '../home-tables.ts';
 import { isSameShape, routeFor } from '../stored-route.ts';
 import type { Connection, Session } from './connection.ts';
@@ -46,7 +46,7 @@ export async function claim(
      RETURNING last_generation, copy_generation, copy_route, copy_request, backlog, backlog_generation`,
     [request.mappingUid, request.copyEpoch, sessionIdText],
   );
-  if (!row) throw new SluiceError('FENCED', `the copy to ${displayName(request.target)} has a newer copier`);
+  if (!row) throw hasNewerCopier(request.target);
   return row;
 }
 

@@ -1,5 +1,5 @@
 /** PostgreSQL 14 and newer: source, change source and destination. */
-import type { Engine, EngineDatabase, OpenOptions } from '../contract.ts';
+import type { Engine, EngineDatabase, OpenOptions, TriggerSource } from '../contract.ts';
 import { PostgresCatalog } from './catalog.ts';
 import { PostgresChanges } from './changes.ts';
 import { PostgresChecksummer } from './checksum.ts';
@@ -7,7 +7,7 @@ import { clientConfig, Connection } from './connection.ts';
 import { PostgresDestination } from './destination.ts';
 import { PostgresPreflight } from './preflight.ts';
 import { PostgresSnapshot } from './snapshot.ts';
-import { PostgresTriggerSource } from './triggers.ts';
+import { triggerColumns } from './triggers.ts';
 
 export const postgres: Engine = {
   name: 'postgres',
@@ -26,7 +26,7 @@ class PostgresDatabase implements EngineDatabase {
   readonly changes: PostgresChanges;
   readonly destination: PostgresDestination;
   readonly checksum: PostgresChecksummer;
-  readonly triggers: PostgresTriggerSource;
+  readonly triggers: TriggerSource;
   readonly #connection: Connection;
 
   constructor(options: OpenOptions) {
@@ -37,7 +37,7 @@ class PostgresDatabase implements EngineDatabase {
     this.changes = new PostgresChanges(this.#connection);
     this.destination = new PostgresDestination(this.#connection);
     this.checksum = new PostgresChecksummer(this.#connection);
-    this.triggers = new PostgresTriggerSource(this.#connection);
+    this.triggers = triggerColumns(this.#connection);
   }
 
   async ping(): Promise<{ version: string }> {

@@ -2,6 +2,7 @@
 import { hasCode, SluiceError } from '../../model/errors.ts';
 import type { KeyedChanges } from '../../model/keyed-changes.ts';
 import { displayName, type Table } from '../../model/tables.ts';
+import { hasNewerCopier } from '../backlog-fold.ts';
 import { copyRouteOf } from '../stored-route.ts';
 import type { Chunk, ChunkPlan, CopySession, GenerationRequest, RowStream } from '../contract.ts';
 import { SqlServerCatalog } from './catalog.ts';
@@ -112,8 +113,7 @@ export class SqlServerCopy extends SqlServerFold implements CopySession {
          IF @marked = 1 COMMIT TRANSACTION ELSE ROLLBACK TRANSACTION;
          SELECT @marked AS marked`,
       );
-      if (!marked.some((row) => numberOf(row, 'marked') === 1))
-        throw new SluiceError('FENCED', `the copy to ${displayName(route.target)} has a newer copier`);
+      if (!marked.some((row) => numberOf(row, 'marked') === 1)) throw hasNewerCopier(route.target);
       this.#idleLoaders.push(session);
       return loaded;
     } catch (error) {
@@ -322,7 +322,6 @@ export class SqlServerCopy extends SqlServerFold implements CopySession {
         WHERE ${MAPPING} AND copy_generation = @generation AND copy_epoch = @epoch`,
       { uid: mappingUid, generation, epoch: copyEpoch, value },
     );
-    if (rows.length === 0)
-      throw new SluiceError('FENCED', `the copy to ${displayName(this.options.route.target)} has a newer copier`);
+    if (rows.length === 0) throw hasNewerCopier(this.options.route.target);
   }
 }

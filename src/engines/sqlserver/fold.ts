@@ -1,10 +1,12 @@
 /** Folds a backlog into a table in rounds, and ends it under the position's lock (PROTOCOL, A copy, 4–6). */
-import { hasCode, SluiceError } from '../../model/errors.ts';
+import { hasCode } from '../../model/errors.ts';
 import type { KeyedChanges } from '../../model/keyed-changes.ts';
 import type { Position } from '../../model/position.ts';
-import { displayName, type Table, type TableName } from '../../model/tables.ts';
+import type { Table } from '../../model/tables.ts';
+import { describeTarget } from '../apply-plan.ts';
+import { foldWaiting, hasNewerCopier, wasEnded, type FoldOptions } from '../backlog-fold.ts';
+import type { FoldSession, FoldWork, Route } from '../contract.ts';
 import { backlogTable } from '../home-tables.ts';
-import type { ApplyCounts, FoldSession, FoldWork, Route, StoredBlock } from '../contract.ts';
 import { readBlock } from './blocks.ts';
 import { SqlServerCatalog } from './catalog.ts';
 import type { Connection, Session } from './connection.ts';
@@ -14,18 +16,6 @@ import { groupLock, isLockFailure, mappingLock, pastFrozenWriters, type Locker }
 import { numberOf, textOf } from './row-values.ts';
 import { quoteTable } from './sql.ts';
 import { TableApplier } from './table-applier.ts';
-
-export interface FoldOptions {
-  readonly mappingUid: string;
-  /** Of the backlog. */
-  readonly generation: number;
-  readonly copyEpoch: number;
-  readonly stream: string | null;
-  readonly group: string;
-  readonly route: Route;
-  /** What is folded into: the copy's staging table, or a held mapping's own. */
-  readonly target: TableName;
-}
 
 /** Locks on tables are waited for this long under the position's lock; the stream queues behind it (PROTOCOL, A copy, 6). */
 const TABLE_LOCK_WAIT_MS = 1000;
@@ -180,11 +170,7 @@ export class SqlServerFold implements FoldSession {
 
   protected async describeTarget(): Promise<Table> {
     if (this.#described) return this.#described;
-    const [table] = await new SqlServerCatalog(this.connection).describe([this.options.target]);
-    if (!table)
-      throw new SluiceError('DESTINATION_TABLE_MISSING', `the table ${displayName(this.options.target)} is gone`, {
-        hint: 'Set is_full_sync = 1.',
-      });
+    const table = await describeTarget(new SqlServerCatalog(this.connection), this.options.target);
     requireUnguarded(table);
     this.#described = table;
     return table;
@@ -209,50 +195,30 @@ export class SqlServerFold implements FoldSession {
       `SELECT copy_epoch, folded_seq FROM sluice.generations WHERE ${MAPPING}`,
       { uid: mappingUid },
     );
-    if (numberOf(row, 'copy_epoch') !== copyEpoch)
-      throw new SluiceError('FENCED', `the copy to ${displayName(route.target)} has a newer copier`);
+    if (numberOf(row, 'copy_epoch') !== copyEpoch) throw hasNewerCopier(route.target);
     return numberOf(row, 'folded_seq') ?? 0;
   }
 
-  async #foldWaiting(
+  #foldWaiting(
     applier: TableApplier,
     folded: number,
     maxBytes: number,
     fold: FoldWork,
   ): Promise<{ count: number; last: number }> {
-    let count = 0;
-    let last = folded;
-    let bytes = 0;
-    const { session } = this;
-    const backlog = this.#backlog();
-    async function* blocks(): AsyncGenerator<StoredBlock> {
-      while (bytes < maxBytes) {
-        const block = await readBlock(session, 'read a backlog', `FROM ${backlog} WHERE 1 = 1`, last);
-        if (!block) return;
-        last = block.seq;
-        bytes += block.bytes.length;
-        count++;
-        yield block;
-      }
-    }
-    const apply = async (changes: KeyedChanges): Promise<ApplyCounts> => {
-      const counts = await applier.apply(changes);
-      await this.applied(changes, applier);
-      return counts;
-    };
-    await fold(
-      blocks(),
-      apply,
-      (keys) => applier.missing(keys),
-      (work) => this.session.attempt(work),
-    );
-    return { count, last };
+    const source = `FROM ${this.#backlog()} WHERE 1 = 1`;
+    const next = (after: number) => readBlock(this.session, 'read a backlog', source, after);
+    return foldWaiting({ folded, maxBytes, next }, fold, {
+      apply: async (changes) => {
+        const counts = await applier.apply(changes);
+        await this.applied(changes, applier);
+        return counts;
+      },
+      missing: (keys) => applier.missing(keys),
+      attempt: (work) => this.session.attempt(work),
+    });
   }
 
-  /**
-   * A reset of the group, or a newer copier, has taken the backlog away or ended this session: this copy is over, whatever
-   * statement notices.
-   */
+  /** This copy is over when somebody else ended it, whatever statement notices. */
   protected async unlessEnded<T>(work: () => Promise<T>): Promise<T> {
     try {
       return await work();
@@ -261,11 +227,7 @@ export class SqlServerFold implements FoldSession {
         ? await this.#isSucceeded()
         : hasCode(error, 'DESTINATION_TABLE_MISSING') && !(await this.#backlogIsThere());
       if (!isOver) throw error;
-      throw new SluiceError(
-        'FENCED',
-        `the copy to ${displayName(this.options.route.target)} was ended by somebody else`,
-        { cause: error },
-      );
+      throw wasEnded(this.options.route.target, error);
     }
   }
 

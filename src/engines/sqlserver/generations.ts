@@ -1,6 +1,6 @@
 /** A mapping's row of `sluice.generations`, within a transaction that holds its locks: who copies, and what an unfinished copy left. */
-import { SluiceError } from '../../model/errors.ts';
-import { displayName, type TableName } from '../../model/tables.ts';
+import type { TableName } from '../../model/tables.ts';
+import { hasNewerCopier } from '../backlog-fold.ts';
 import { backlogTable } from '../home-tables.ts';
 import type { StoredRoute } from '../stored-route.ts';
 import type { GenerationRequest } from '../contract.ts';
@@ -27,7 +27,7 @@ export async function claim(session: Session, request: GenerationRequest): Promi
     `UPDATE sluice.generations SET copy_epoch = @epoch OUTPUT ${inserted(UNFINISHED)} WHERE ${MAPPING} AND copy_epoch < @epoch`,
     { uid, epoch: request.copyEpoch },
   );
-  if (!row) throw new SluiceError('FENCED', `the copy to ${displayName(request.target)} has a newer copier`);
+  if (!row) throw hasNewerCopier(request.target);
   return row;
 }
 

@@ -1,7 +1,7 @@
 /** SQL Server 2019 and newer: source, change source and destination. */
 import { isKeyValueString } from '../../model/key-value-string.ts';
 import { parseSqlServerAddress, SQLSERVER_SCHEMES } from './address.ts';
-import type { Engine, EngineDatabase, OpenOptions } from '../contract.ts';
+import type { Engine, EngineDatabase, OpenOptions, TriggerSource } from '../contract.ts';
 import { CapturedCatalog } from './captured-catalog.ts';
 import { SqlServerChanges } from './changes.ts';
 import { SqlServerChecksummer } from './checksum.ts';
@@ -9,7 +9,7 @@ import { Connection } from './connection.ts';
 import { SqlServerDestination } from './destination.ts';
 import { SqlServerPreflight } from './preflight.ts';
 import { SqlServerSnapshot } from './snapshot.ts';
-import { SqlServerTriggerSource } from './triggers.ts';
+import { triggerColumns } from './triggers.ts';
 
 export const sqlserver: Engine = {
   name: 'sqlserver',
@@ -29,7 +29,7 @@ class SqlServerDatabase implements EngineDatabase {
   readonly changes: SqlServerChanges;
   readonly destination: SqlServerDestination;
   readonly checksum: SqlServerChecksummer;
-  readonly triggers: SqlServerTriggerSource;
+  readonly triggers: TriggerSource;
   readonly #connection: Connection;
 
   constructor(options: OpenOptions) {
@@ -37,7 +37,7 @@ class SqlServerDatabase implements EngineDatabase {
     this.catalog = new CapturedCatalog(this.#connection);
     this.snapshot = new SqlServerSnapshot(this.#connection);
     this.checksum = new SqlServerChecksummer(this.#connection);
-    this.triggers = new SqlServerTriggerSource(this.#connection);
+    this.triggers = triggerColumns(this.#connection);
     this.changes = new SqlServerChanges(this.#connection);
     this.preflight = new SqlServerPreflight(this.#connection);
     this.destination = new SqlServerDestination(this.#connection);

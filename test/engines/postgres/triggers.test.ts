@@ -1,6 +1,6 @@
 import { expect } from 'chai';
 import { Connection } from '../../../src/engines/postgres/connection.ts';
-import { PostgresTriggerSource } from '../../../src/engines/postgres/triggers.ts';
+import { triggerColumns } from '../../../src/engines/postgres/triggers.ts';
 import { createDatabase, type TestDatabase } from '../../support/postgres.ts';
 import { connect } from './support.ts';
 
@@ -28,7 +28,7 @@ describe('PostgreSQL trigger columns', () => {
         return connection.query(...args);
       },
     } as unknown as Connection;
-    const source = new PostgresTriggerSource(counting);
+    const source = triggerColumns(counting);
     const all = ['b', 'i', 'c', 'v', 'n', 'missing'].map((table) => watch(table));
     expect(await source.flipped(all)).to.deep.equal([false, false, false, false, false, false]);
     await database.query(`INSERT INTO b VALUES (1, false), (2, NULL), (3, true); INSERT INTO i VALUES (0), (1);
@@ -57,7 +57,7 @@ describe('PostgreSQL trigger columns', () => {
       installation: { uid: 'test' },
       applicationName: 'sluice-test',
     });
-    const source = new PostgresTriggerSource(reader);
+    const source = triggerColumns(reader);
     expect(await source.flipped([watch('denied'), watch('b')])).to.deep.equal([true, false]);
     const error = await source
       .reset(watch('denied').name, 'sync')

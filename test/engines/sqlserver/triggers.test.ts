@@ -1,6 +1,6 @@
 import { expect } from 'chai';
 import { Connection } from '../../../src/engines/sqlserver/connection.ts';
-import { SqlServerTriggerSource } from '../../../src/engines/sqlserver/triggers.ts';
+import { triggerColumns } from '../../../src/engines/sqlserver/triggers.ts';
 import { createSqlServerDatabase, requireSqlServer, type SqlServerTestDatabase } from '../../support/sqlserver.ts';
 
 const watch = (table: string, column = 'sync') => ({ name: { schema: 'dbo', table }, column });
@@ -23,7 +23,7 @@ describe('SQL Server trigger columns', () => {
         return connection.query(...args);
       },
     } as unknown as Connection;
-    const source = new SqlServerTriggerSource(counting);
+    const source = triggerColumns(counting);
     const all = ['b', 'i', 'c', 'v', 'n', 'missing'].map((table) => watch(table));
     expect(await source.flipped(all)).to.deep.equal([false, false, false, false, false, false]);
     await database.query(`INSERT INTO b VALUES (1, 0), (2, NULL), (3, 1); INSERT INTO i VALUES (0), (1);
@@ -59,7 +59,7 @@ describe('SQL Server trigger columns', () => {
       applicationName: 'sluice tests',
     });
     try {
-      const source = new SqlServerTriggerSource(reader);
+      const source = triggerColumns(reader);
       expect(await source.flipped([watch('denied'), watch('b')])).to.deep.equal([true, false]);
       const error = await source
         .reset(watch('denied').name, 'sync')
