@@ -9,7 +9,7 @@ import { LAYOUTS, type DataflowLayout } from './dataflow-layouts.ts';
 import { SQLSERVER, type ControlTestDatabase } from './servers.ts';
 
 describe('sluice migrate --from-dataflow', function () {
-  this.timeout(180_000);
+  this.timeout(600_000);
   const databases: ControlTestDatabase[] = [];
   before(function () {
     return SQLSERVER.require(this);
