@@ -67,7 +67,8 @@ export class SqlServerSnapshot implements SnapshotSource {
   ): AsyncGenerator<{ chunk: Chunk; rows: RowStream }, void, void> {
     checkLane(lane);
     const chosen = columnsOf(table, columns);
-    const session = await this.#connection.open();
+    const session = await this.#connection.take();
+    let isDone = false;
     try {
       const level = await isolation(session);
       const whole = !level.endsWith('SNAPSHOT');
@@ -83,9 +84,10 @@ export class SqlServerSnapshot implements SnapshotSource {
           throw new SluiceError('CANCELLED', `${displayName(table.name)}: chunk ${chunk.id} was not read to its end`);
       }
       await session.run('finish a copy', ['COMMIT TRANSACTION']);
-      await this.#connection.release(session);
+      isDone = true;
     } finally {
-      session.destroy();
+      if (isDone) await this.#connection.giveBack(session);
+      else session.destroy();
     }
   }
 
