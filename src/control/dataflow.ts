@@ -92,10 +92,10 @@ function nothingThere(why: string): SluiceError {
 }
 
 async function readColumns(queries: Queries): Promise<Columns> {
-  const rows = (await queries.raw(
+  const rows = await queries.raw<{ table_name: string; column_name: string }[]>(
     `SELECT t.name AS table_name, c.name AS column_name FROM sys.tables AS t JOIN sys.columns AS c ON c.object_id = t.object_id
      WHERE t.schema_id = SCHEMA_ID(N'dbo')`,
-  )) as { table_name: string; column_name: string }[];
+  );
   const found = new Map<string, Set<string>>();
   for (const row of rows) {
     const name = row.table_name.toLowerCase();
@@ -117,7 +117,7 @@ async function carry(queries: Queries, { to, values, where, order, keepsId }: Co
 }
 
 async function count(queries: Queries, table: string, where = '1 = 1'): Promise<number> {
-  const [row] = (await queries.raw(`SELECT COUNT_BIG(*) AS n FROM ${table} AS o WHERE ${where}`)) as { n: unknown }[];
+  const [row] = await queries.raw<{ n: unknown }[]>(`SELECT COUNT_BIG(*) AS n FROM ${table} AS o WHERE ${where}`);
   return Number(row?.n);
 }
 
