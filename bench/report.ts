@@ -1,4 +1,5 @@
 /** How figures are printed: machines are noisy, so ratios from alternating arms are what counts. */
+import { cpus, loadavg } from 'node:os';
 
 export function say(line = ''): void {
   process.stdout.write(`${line}\n`);
@@ -18,6 +19,11 @@ export function ratio(a: readonly number[], b: readonly number[]): string {
 
 export function seconds(values: readonly number[]): string {
   return values.map((value) => value.toFixed(2)).join(' ');
+}
+
+/** What else went on: of figures taken on a machine with more to do than it has cores, not even ratios say much. */
+export function sayLoad(): void {
+  say(`  (load ${loadavg()[0]?.toFixed(1)} on ${cpus().length} cores)`);
 }
 
 export function mebibytes(bytes: number): string {

@@ -2,22 +2,23 @@
  * SQL Server: speed against the driver's own ceilings in the same run. `npm run bench -- sqlserver [options]`, on the server of the
  * tests (TEST_SQLSERVER_URL, or an installed stand-in):
  *   --only load,copy,changes  parts to run (all)
- *   --rows 200000     rows of a load        --copy-rows 1000000   rows of a copy, whose some fifty other statements weigh on small ones
- *        --changes 50000   changes of each round      --rounds 3   rounds of every comparison
+ *   --rows 200000     rows of a load        --copy-rows 1000000   rows of a copy, whose some forty other statements weigh on small ones
+ *        --changes 100000  changes of each round      --rounds 3   rounds of every comparison
  */
 import { parseArgs } from 'node:util';
 import { createSqlServerDatabase, findSqlServer, stopSqlServer } from '../test/support/sqlserver.ts';
-import { say } from './report.ts';
+import { say, sayLoad } from './report.ts';
 import { benchChanges } from './sqlserver/changes.ts';
 import { benchCopy } from './sqlserver/copy.ts';
 import { benchLoad } from './sqlserver/load.ts';
+import { saySessionCosts } from './sqlserver/sessions.ts';
 
 const { values } = parseArgs({
   options: {
     only: { type: 'string', default: 'load,copy,changes' },
     rows: { type: 'string', default: '200000' },
     'copy-rows': { type: 'string', default: '1000000' },
-    changes: { type: 'string', default: '50000' },
+    changes: { type: 'string', default: '100000' },
     rounds: { type: 'string', default: '3' },
   },
 });
@@ -32,6 +33,8 @@ if (typeof server === 'string') {
 say(`Server: ${server.kind}`);
 const database = await createSqlServerDatabase(server, 'bench');
 try {
+  sayLoad();
+  await saySessionCosts(database);
   if (parts.has('load')) await benchLoad(database, rows, rounds);
   if (parts.has('copy')) await benchCopy(database, Number(values['copy-rows']), rounds);
   if (parts.has('changes')) await benchChanges(server, Number(values.changes), rounds);

@@ -7,7 +7,8 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { Request } from 'tedious';
 import { createSqlServerDatabase, type SqlServerTestDatabase } from '../../test/support/sqlserver.ts';
 import { Arena } from '../postgres/arena.ts';
-import { ratio, say, seconds } from '../report.ts';
+import { cpuSeconds } from '../postgres/cpu.ts';
+import { ratio, say, sayLoad, seconds } from '../report.ts';
 import { perSecond } from './load.ts';
 import { createTable, row } from './tables.ts';
 
@@ -38,20 +39,28 @@ export async function benchChanges(
       `(server_id, source_database, source_table, dest_server_id, dest_database) VALUES (2, '${source.name}', 'orders', 2, '${destination.name}')`,
     );
     await stopCapture(source);
-    const times = { sluice: [] as number[], read: [] as number[] };
+    const times = { sluice: [] as number[], seen: [] as number[], cpu: [] as number[], read: [] as number[] };
     for (let round = 0; round < rounds; round++) {
       const before = await counted(destination);
       await insert(source, before, rows);
       await source.query('EXEC sys.sp_cdc_scan @maxtrans = 100000');
       const started = performance.now();
-      while ((await counted(destination)) < before + rows) {
+      const busy = cpuSeconds(arena.servicePid);
+      let seen: number | null = null;
+      for (let there = before; there < before + rows; there = await counted(destination)) {
         arena.peakMemory(); // fails when the service has ended
+        if (there > before) seen ??= (performance.now() - started) / 1000;
         await sleep(50);
       }
       times.sluice.push((performance.now() - started) / 1000);
+      times.seen.push(seen ?? NaN);
+      times.cpu.push(cpuSeconds(arena.servicePid) - busy);
+      sayLoad();
       times.read.push(await readChanges(source, rows));
     }
     say(`  sluice                          ${seconds(times.sluice)} s  ${perSecond(rows, times.sluice)}`);
+    say(`    of it until the first were there (the wait for the poll included) ${seconds(times.seen)} s`);
+    say(`    processor of the service ${seconds(times.cpu)} s`);
     say(`  driver reads the change table   ${seconds(times.read)} s  ${perSecond(rows, times.read)}`);
     say(`  read / sluice = ${ratio(times.read, times.sluice)}  (target ≥ 0.5)`);
   } finally {

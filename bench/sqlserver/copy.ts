@@ -8,7 +8,8 @@ import { loadRows } from '../../src/engines/sqlserver/loader.ts';
 import { SqlServerSnapshot } from '../../src/engines/sqlserver/snapshot.ts';
 import { createSqlServerDatabase, type SqlServerTestDatabase } from '../../test/support/sqlserver.ts';
 import { Arena } from '../postgres/arena.ts';
-import { median, say, seconds } from '../report.ts';
+import { cpuSeconds } from '../postgres/cpu.ts';
+import { median, say, sayLoad, seconds } from '../report.ts';
 import { copyWithFreebcp, readWithDriver } from './ceilings.ts';
 import { loadWithDriver, perSecond } from './load.ts';
 import { COLUMNS, createTable, row } from './tables.ts';
@@ -30,6 +31,7 @@ export async function benchCopy(source: SqlServerTestDatabase, rows: number, rou
       'SQL Server → PostgreSQL': [] as number[],
       'PostgreSQL → SQL Server': [] as number[],
     };
+    const cpu: Record<string, number[]> = {};
     for (let round = 0; round < rounds; round++) {
       const session = await source.connection.open();
       times.read.push(await readWithDriver(session, 'dbo.orders', rows));
@@ -47,39 +49,43 @@ export async function benchCopy(source: SqlServerTestDatabase, rows: number, rou
          INSERT INTO destination_servers (server_id, server_name, connection_string) VALUES (2, 'sqlserver', '${destination.url}')`,
       );
       arena.startService();
-      const copy = async (columns: string, values: string) =>
-        (await arena.copyMapping(`(server_id, cdc_enabled, ${columns}) VALUES (${values})`)).seconds;
+      const copy = async (name: keyof typeof times | null, columns: string, values: string) => {
+        const before = cpuSeconds(arena.servicePid);
+        const taken = (await arena.copyMapping(`(server_id, cdc_enabled, ${columns}) VALUES (${values})`)).seconds;
+        if (name === null) return;
+        times[name].push(taken);
+        cpu[name] = [...(cpu[name] ?? []), cpuSeconds(arena.servicePid) - before];
+      };
       const there = `'${destination.name}'`;
       // A first copy into a database makes what the service keeps there: not part of what is measured.
       await copy(
+        null,
         'source_database, source_table, dest_server_id, dest_database',
         `2, 0, '${source.name}', 'tiny', 2, ${there}`,
       );
-      times['SQL Server → SQL Server'].push(
-        await copy(
-          'source_database, source_table, dest_server_id, dest_database',
-          `2, 0, '${source.name}', 'orders', 2, ${there}`,
-        ),
+      await copy(
+        'SQL Server → SQL Server',
+        'source_database, source_table, dest_server_id, dest_database',
+        `2, 0, '${source.name}', 'orders', 2, ${there}`,
       );
-      times['SQL Server → PostgreSQL'].push(
-        await copy(
-          'source_database, source_table, dest_database, dest_schema',
-          `2, 0, '${source.name}', 'orders', 'destination', 'public'`,
-        ),
+      await copy(
+        'SQL Server → PostgreSQL',
+        'source_database, source_table, dest_database, dest_schema',
+        `2, 0, '${source.name}', 'orders', 'destination', 'public'`,
       );
-      times['PostgreSQL → SQL Server'].push(
-        await copy(
-          'source_table, dest_server_id, dest_database, dest_schema, dest_table',
-          `1, 0, 'orders', 2, ${there}, 'dbo', 'from_postgres'`,
-        ),
+      await copy(
+        'PostgreSQL → SQL Server',
+        'source_table, dest_server_id, dest_database, dest_schema, dest_table',
+        `1, 0, 'orders', 2, ${there}, 'dbo', 'from_postgres'`,
       );
+      sayLoad();
       await arena.stopService();
       for (const table of ['orders', 'from_postgres']) {
         const [found] = await destination.query(`SELECT COUNT(*) AS n FROM dbo.${table}`);
         if (Number(found?.['n']) !== rows) throw new Error(`${table}: ${String(found?.['n'])} rows of ${rows} arrived`);
       }
     }
-    report(rows, times);
+    report(rows, times, cpu);
     const freebcp = await copyWithFreebcp(source, 'orders');
     if (freebcp !== null)
       say(
@@ -91,7 +97,11 @@ export async function benchCopy(source: SqlServerTestDatabase, rows: number, rou
   }
 }
 
-function report(rows: number, times: Readonly<Record<string, readonly number[]>>): void {
+function report(
+  rows: number,
+  times: Readonly<Record<string, readonly number[]>>,
+  cpu: Readonly<Record<string, readonly number[]>>,
+): void {
   const { read = [], load = [], ...copies } = times;
   say(`  driver reads, rows thrown away   ${seconds(read)} s  ${perSecond(rows, read)}`);
   say(`  driver loads one constant row    ${seconds(load)} s  ${perSecond(rows, load)}`);
@@ -102,7 +112,10 @@ function report(rows: number, times: Readonly<Record<string, readonly number[]>>
       return Math.max(reading, loading);
     });
     const share = median(taken.map((value, round) => (ceiling[round] ?? NaN) / value));
-    say(`  ${name}  ${seconds(taken)} s  ${perSecond(rows, taken)}: ${share.toFixed(2)} of the ceiling (target ≥ 0.8)`);
+    const own = cpu[name] ? `, processor of the service ${seconds(cpu[name])} s` : '';
+    say(
+      `  ${name}  ${seconds(taken)} s  ${perSecond(rows, taken)}: ${share.toFixed(2)} of the ceiling (target ≥ 0.8)${own}`,
+    );
   }
 }
 

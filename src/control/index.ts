@@ -6,8 +6,10 @@
  * the database is away that is CONTROL_UNREACHABLE, and the same object works again as soon as it is back.
  */
 import type { Installation } from '../engines/contract.ts';
+import { SluiceError } from '../model/errors.ts';
 import { checkHealth, openContext } from './connect.ts';
 import type { ControlContext, ControlOptions } from './context.ts';
+import { holdsDataflow, upgradeDataflow, type DataflowUpgrade } from './dataflow.ts';
 import { Journal } from './journal.ts';
 import { Leases } from './leases.ts';
 import { MappingStates } from './mapping-state.ts';
@@ -65,12 +67,31 @@ export class ControlDatabase {
 
   /** Brings tables and default settings up to date. Safe twice, from two processes, after a kill. CONTROL_TOO_NEW. */
   async migrate(): Promise<MigrationResult> {
-    // On a connection of its own: a statement of a migration may be silent for long.
-    const patient = await openContext({ ...this.#options, maxConnections: 1, silenceMs: 0 });
-    try {
+    return this.#patiently(async (patient) => {
+      if (await holdsDataflow(patient))
+        throw new SluiceError('CONFIG_INVALID', 'the control database holds the tables of dbaops-dataflow', {
+          hint: 'Run `sluice migrate --from-dataflow`: it keeps them and carries their rows over (--dry-run says what it would do).',
+        });
       const result = await migrate(patient, this.#migrations);
       await this.#settings.seed();
       return result;
+    });
+  }
+
+  /** Upgrades a control database of dbaops-dataflow in place; again without effect. CONFIG_INVALID where there is none. */
+  async migrateFromDataflow(options: { dryRun: boolean }): Promise<DataflowUpgrade> {
+    return this.#patiently(async (patient) => {
+      const result = await upgradeDataflow(patient, this.#migrations, options);
+      if (!options.dryRun) await this.#settings.seed();
+      return result;
+    });
+  }
+
+  /** On a connection of its own: a statement of a migration may be silent for long. */
+  async #patiently<T>(work: (patient: ControlContext) => Promise<T>): Promise<T> {
+    const patient = await openContext({ ...this.#options, maxConnections: 1, silenceMs: 0 });
+    try {
+      return await work(patient);
     } finally {
       await patient.knex.destroy();
     }
@@ -129,6 +150,7 @@ export class ControlDatabase {
 
 export type { ControlOptions, CounterRow } from './context.ts';
 export type { DeadLetter, ErrorType, LogKind, LogLevel, LogLine, Verification } from './journal.ts';
+export type { DataflowUpgrade } from './dataflow.ts';
 export { keyText } from './journal.ts';
 export { thisProcess, type Lease, type LeaseInfo, type Owner } from './leases.ts';
 export { TRANSITIONS, type MappingStateName, type MappingStateRow, type StateDetails } from './mapping-state.ts';

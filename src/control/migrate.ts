@@ -69,13 +69,26 @@ function step(context: ControlContext, migration: Migration, latest: number, sec
     const found = await readVersion(context, queries);
     refuseNewer(found.minReaderVersion, latest);
     if (found.schemaVersion >= migration.version) return found.schemaVersion;
-    await migration.up(queries);
-    // A migration's SQL may say its version itself, so that a DBA's run by hand counts too.
-    await queries('meta')
-      .where('schema_version', '<', migration.version)
-      .update({ schema_version: migration.version, updated_at: context.now(queries) });
+    await apply(context, queries, migration);
     return found.schemaVersion;
   });
+}
+
+/** All of them, in the caller's transaction, on a database that has none of the tables. */
+export async function applyAll(
+  context: ControlContext,
+  queries: Queries,
+  migrations: readonly Migration[],
+): Promise<void> {
+  for (const migration of migrations) await apply(context, queries, migration);
+}
+
+async function apply(context: ControlContext, queries: Queries, migration: Migration): Promise<void> {
+  await migration.up(queries);
+  // A migration's SQL may say its version itself, so that a DBA's run by hand counts too.
+  await queries('meta')
+    .where('schema_version', '<', migration.version)
+    .update({ schema_version: migration.version, updated_at: context.now(queries) });
 }
 
 /** The tables' version, checked against the program's. Throws CONTROL_TOO_NEW, or CONFIG_INVALID when migration is due. */

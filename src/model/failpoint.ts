@@ -25,6 +25,8 @@ export const FAILPOINTS = [
   'copy.filled',
   /** The new rows are in place; the request is not yet finished in the control database. */
   'copy.swapped',
+  /** Tables of the tool used before are renamed, ours are made, some rows are carried over; nothing is committed. */
+  'control.carried',
   'request.created',
   'trigger.reset',
 ] as const;

@@ -36,7 +36,11 @@ const FIXES: Partial<Record<ErrorCode, string>> = {
 /** Looks at both tables and decides how one would be carried to the other. Throws when it cannot be. */
 export async function checkMapping(options: CheckOptions & { readonly mayAdd?: boolean }): Promise<CheckedMapping> {
   const { source, destination } = options;
-  const [table] = await source.catalog.describe([options.sourceTable]);
+  const [[table], [live = null], canSuspend = false] = await Promise.all([
+    source.catalog.describe([options.sourceTable]),
+    destination.catalog.describe([options.target]),
+    destination.destination?.canSuspendTriggers(),
+  ]);
   if (!table) {
     throw new SluiceError(
       'SOURCE_TABLE_MISSING',
@@ -46,13 +50,12 @@ export async function checkMapping(options: CheckOptions & { readonly mayAdd?: b
       },
     );
   }
-  const [live = null] = await destination.catalog.describe([options.target]);
   const check = checkSchema({
     source: table,
     target: live,
     key: options.keyColumns,
     cdc: options.stream !== null,
-    canSuspend: (await destination.destination?.canSuspendTriggers()) ?? false,
+    canSuspend,
     mayAdd: options.mayAdd ?? false,
     remedies: destination.destination?.remedies ?? null,
   });

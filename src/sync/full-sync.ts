@@ -280,7 +280,8 @@ class FullSync {
     columns: readonly string[],
     lane: string,
   ): Promise<number> {
-    await session.restart();
+    // Without a plan nothing was loaded.
+    if ((await session.plan()) !== null) await session.restart();
     const plan = await this.#plan(snapshot, table);
     await session.savePlan(plan);
     this.#report({ phase: 'copying', rowsEstimated: plan.estimatedRows, chunks: plan.chunks.length });

@@ -16,6 +16,7 @@ import type {
   ChangeSource,
   Destination,
   GroupApplier,
+  GroupTransaction,
   GroupState,
   Route,
   RouteColumn,
@@ -75,6 +76,7 @@ export class GroupWriter {
   readonly options: GroupOptions;
   #applier: GroupApplier | null = null;
   #known: GroupState | null = null;
+  #durable: Position | null = null;
   #stagedPieces = 0;
   /** Blocks of the piece in hand that are staged. */
   #blocksIn = 0;
@@ -95,6 +97,11 @@ export class GroupWriter {
   /** Position last known to be stored; null before `take`. */
   get position(): Position | null {
     return this.#known?.position ?? null;
+  }
+
+  /** Position that no crash of the destination can take back; null before `take`. Lower than `position` after lazy commits. */
+  get durable(): Position | null {
+    return this.#durable;
   }
 
   /** Some mapping of the group is being copied: whoever folds its backlog waits for positions. */
@@ -118,13 +125,17 @@ export class GroupWriter {
     if (!applier) return false;
     this.#applier = applier;
     this.#known = applier.state;
+    this.#durable = applier.durable;
     this.#stagedPieces = 0;
     this.#blocksIn = 0;
     return true;
   }
 
-  /** Commits the piece, or stages it when its transaction is not complete. Retries what is transient; throws what is not. */
-  async write(piece: ChangePiece): Promise<void> {
+  /**
+   * Commits the piece, or stages it when its transaction is not complete. Retries what is transient; throws what is not, and
+   * `Rewound`. `lazily`: the commit need not be durable when it resolves; `durable` says which is.
+   */
+  async write(piece: ChangePiece, lazily = false): Promise<void> {
     if (piece.end !== null && this.#has(piece.end)) {
       // The beginning of a transaction does not say where it ends: what was kept of one that is here already is not applied again.
       if (this.#stagedPieces > 0) await this.#session().discardStaged();
@@ -135,7 +146,7 @@ export class GroupWriter {
     for (let attempt = 1; ; attempt++) {
       try {
         if (piece.end === null) await this.#stage(piece);
-        else await this.#commit(piece, piece.end);
+        else await this.#commit(piece, piece.end, lazily);
         return;
       } catch (error) {
         if (error instanceof MappingFailure || error instanceof Drifted || error instanceof TableGap) {
@@ -153,6 +164,18 @@ export class GroupWriter {
           if (piece.end !== null && this.#has(piece.end)) return;
         }
       }
+    }
+  }
+
+  /** Makes what was committed lazily durable. */
+  async settle(): Promise<void> {
+    if (this.#applier === null || this.#durable === this.position) return;
+    try {
+      await this.#inPlace(() => Promise.resolve());
+    } catch (error) {
+      if (!hasCode(error, 'CONNECTION_LOST')) throw error;
+      // A new session begins with a durable commit.
+      await this.#reconnect();
     }
   }
 
@@ -187,7 +210,21 @@ export class GroupWriter {
     await failpoint('stream.piece-staged');
   }
 
-  async #commit(piece: ChangePiece, end: Position): Promise<void> {
+  /** A commit of its own at the position the group is at. */
+  async #inPlace(work: (transaction: GroupTransaction) => Promise<unknown>): Promise<void> {
+    const applier = this.#session();
+    const transaction = await applier.begin();
+    try {
+      await work(transaction);
+      await transaction.commit(applier.state.position);
+    } catch (error) {
+      await transaction.rollback();
+      throw error;
+    }
+    this.#durable = applier.durable;
+  }
+
+  async #commit(piece: ChangePiece, end: Position, lazily: boolean): Promise<void> {
     const applier = this.#session();
     const transaction = await applier.begin();
     this.#routes = transaction.routes;
@@ -219,13 +256,15 @@ export class GroupWriter {
       this.#watchTriggers(routed, flipped);
       add(await carry(transaction, routed, this.#sparing));
       await failpoint('stream.before-commit');
-      await transaction.commit(end);
+      // A flag that was set is acted upon elsewhere: that must not be forgotten here.
+      await transaction.commit(end, { lazily: lazily && flipped.size === 0 });
     } catch (error) {
       await transaction.rollback();
       throw error;
     }
     await failpoint('stream.after-commit');
     this.#known = applier.state;
+    this.#durable = applier.durable;
     this.#stagedPieces = 0;
     this.#sparing.clear();
     this.options.events.committed(this, end, piece.committedAt, counts);
@@ -234,29 +273,26 @@ export class GroupWriter {
 
   /** The failing mapping's changes go to a backlog, in a commit of its own at the position the group is at. */
   async #hold(failure: MappingFailure): Promise<void> {
-    const applier = this.#session();
-    const transaction = await applier.begin();
-    try {
-      await transaction.hold(failure.mappingUid);
-      await transaction.commit(applier.state.position);
-    } catch (error) {
-      await transaction.rollback();
-      throw error;
-    }
+    await this.#inPlace((transaction) => transaction.hold(failure.mappingUid));
     await this.options.events.held(failure.mappingUid, failure.error);
   }
 
   async #reconnect(): Promise<void> {
     const before = this.#known;
+    const durable = this.#durable;
     await this.close();
     if (!(await this.take(null)))
       throw new SluiceError('GAP', `the destination has lost the position of group ${this.name}`);
-    if (before && this.#known && this.options.source.compare(this.#known.position, before.position) === 'before') {
+    const now = this.#known?.position;
+    const isBehind = (position: Position | null | undefined) =>
+      now !== undefined && position != null && this.options.source.compare(now, position) === 'before';
+    if (isBehind(durable)) {
       throw new SluiceError(
         'GAP',
         `the destination of group ${this.name} went back behind what was acknowledged: it was restored`,
       );
     }
+    if (isBehind(before?.position)) throw new Rewound();
   }
 
   #session(): GroupApplier {
@@ -324,14 +360,7 @@ export class GroupWriter {
   async #leave({ route, error }: TableGap): Promise<void> {
     if (!route.live && route.backlog === 'copy') {
       // Nobody reads the table yet: its copy starts anew.
-      const transaction = await this.#session().begin();
-      try {
-        await transaction.hold(route.mappingUid);
-        await transaction.commit(this.#session().state.position);
-      } catch (thrown) {
-        await transaction.rollback();
-        throw thrown;
-      }
+      await this.#inPlace((transaction) => transaction.hold(route.mappingUid));
       return;
     }
     await this.options.events.gap(route.mappingUid, error);
@@ -402,6 +431,13 @@ function designOf(destination: Destination, source: Table, route: Route): TableD
   } catch (error) {
     if (hasCode(error, 'SCHEMA_MISMATCH')) return null;
     throw error;
+  }
+}
+
+/** A crash of the destination took back what was committed lazily: it is to be read again from `GroupWriter.position`. */
+export class Rewound extends Error {
+  constructor() {
+    super('the destination lost commits that had not reached its disk');
   }
 }
 

@@ -3,12 +3,13 @@
  * it ends when `stop` was called, and throws what the owner must know (FENCED, a source that fails). Whoever owns the stream's
  * lease runs it; nobody else.
  */
+import { setTimeout as sleep } from 'node:timers/promises';
 import type { ChangePiece } from '../model/changes.ts';
 import { failpoint } from '../model/failpoint.ts';
 import { hasCode, SluiceError, toSluiceError } from '../model/errors.ts';
 import type { Position } from '../model/position.ts';
 import type { Catalog, ChangeReader, ChangeSource, Destination, SourceObject } from '../engines/contract.ts';
-import { GroupWriter, type GroupEvents } from './group-writer.ts';
+import { GroupWriter, Rewound, type GroupEvents } from './group-writer.ts';
 
 /** An apply group as the control tables want it. */
 export interface GroupSpec {
@@ -78,6 +79,11 @@ interface Member {
 const AWAY_RETRY_MS = 5_000;
 /** A copy that folds waits for positions: then even idle progress is stored often. */
 const AWAITED_IDLE_MS = 200;
+/** A piece that was there at once is one of many: it is committed lazily, as long as the last durable commit is no older than this. */
+const READY_MS = 5;
+const DURABLE_MS = 1000;
+/** When nothing follows a lazy commit for so long, what was committed is made durable. */
+const SETTLE_MS = 100;
 
 export class Stream {
   readonly #options: StreamOptions;
@@ -87,6 +93,8 @@ export class Stream {
   /** End of the last piece that went to every group: where a new group starts. */
   #at: Position | null = null;
   #acknowledged: Position | null = null;
+  /** When every group was last durable where it stands, ms of `performance.now`. */
+  #durableAt = 0;
   #restart = false;
 
   constructor(options: StreamOptions) {
@@ -136,22 +144,56 @@ export class Stream {
     this.#reader = reader;
     this.#at = from;
     try {
-      for await (const piece of reader.pieces) {
-        await this.#deliver(piece);
+      const pieces = reader.pieces[Symbol.asyncIterator]();
+      while (!this.#stopping) {
+        const askedAt = performance.now();
+        const piece = await this.#next(pieces, reader);
+        if (piece === null) break;
+        const now = performance.now();
+        const lazily = now - askedAt < READY_MS && now - this.#durableAt < DURABLE_MS;
+        await this.#toGroups((writer) => writer.write(piece, lazily));
+        if (this.#restart) break;
         if (piece.end !== null) {
+          if (!lazily) this.#durableAt = performance.now();
           this.#at = piece.end;
           this.#acknowledge(reader);
           await failpoint('stream.after-acknowledge');
           await this.#adjustGroups();
           if (this.#restart) break;
         }
-        if (this.#stopping) break;
       }
+      if (!this.#restart) await this.#settle(reader);
     } finally {
       this.#reader = null;
       await reader.stop();
     }
     if (this.#restart) await Promise.all([...this.#members.values()].map((member) => member.writer.close()));
+  }
+
+  /** The next piece; null: there is none. What was committed lazily is made durable when none comes at once. */
+  async #next(pieces: AsyncIterator<ChangePiece>, reader: ChangeReader): Promise<ChangePiece | null> {
+    const next = pieces.next();
+    if ([...this.#members.values()].some(({ writer }) => writer.durable !== writer.position)) {
+      const isThere = next.then(
+        () => true,
+        () => true, // thrown below
+      );
+      const waited = new AbortController();
+      const isLate = sleep(SETTLE_MS, false, { signal: waited.signal }).catch(() => true);
+      if (!(await Promise.race([isThere, isLate]))) {
+        await this.#settle(reader);
+        if (this.#restart) return null;
+      }
+      waited.abort();
+    }
+    const result = await next;
+    return result.done === true ? null : result.value;
+  }
+
+  async #settle(reader: ChangeReader): Promise<void> {
+    await this.#toGroups((writer) => writer.settle());
+    this.#durableAt = performance.now();
+    if (!this.#restart) this.#acknowledge(reader);
   }
 
   /** Opens the reader; a gap is settled (invariant 5) and null returned: start over. */
@@ -231,16 +273,20 @@ export class Stream {
     }
   }
 
-  /** Writes a piece to all groups at once. A group whose destination fails is away from now on; the others do not wait for it. */
-  async #deliver(piece: ChangePiece): Promise<void> {
+  /** To all groups at once. A group whose destination fails is away from now on; the others do not wait for it. */
+  async #toGroups(work: (writer: GroupWriter) => Promise<void>): Promise<void> {
     await Promise.all(
       [...this.#members.values()].map(async (member) => {
         if (member.released || member.awaySince !== null) return;
         try {
-          await member.writer.write(piece);
-          member.durable = member.writer.position;
+          await work(member.writer);
+          member.durable = member.writer.durable;
         } catch (error) {
           if (hasCode(error, 'FENCED')) throw error;
+          if (error instanceof Rewound) {
+            this.#restart = true;
+            return;
+          }
           if (hasCode(error, 'GAP')) {
             await this.#settleGap([member], error);
             this.#restart = true;

@@ -73,6 +73,29 @@ export function snapshotSuite(engine: EngineUnderTest): void {
       expect(hasCode(error, 'COPY_RESTARTED')).to.equal(true);
     });
 
+    it('a table that is dropped before its rows are read is never said to be a destination’s', async () => {
+      const plan = await source.planChunks(table, { targetBytes: 10_000_000 });
+      await database.execute(`DROP TABLE ${database.quote(table.name)}`);
+      const readWhole = async () => {
+        for await (const { rows } of source.readWhole(table, plan, ITEM_COLUMNS, 'cells'))
+          if ('batches' in rows) for await (const batch of rows.batches) expect(batch.rows).to.equal(0);
+      };
+      const errors = await Promise.all(
+        [
+          read(plan, plan.chunks[0] as Chunk),
+          readWhole(),
+          source.fetchRows(table, ITEM_COLUMNS, ['id'], [['7']], []),
+        ].map((work) =>
+          work.then(
+            () => null,
+            (thrown: unknown) => thrown,
+          ),
+        ),
+      );
+      for (const error of errors)
+        expect(hasCode(error, 'SOURCE_TABLE_MISSING', 'COPY_RESTARTED'), String(error)).to.equal(true);
+    });
+
     it('F44: a reader that was left in the middle holds nothing', async () => {
       const plan = await source.planChunks(table, { targetBytes: 10_000_000 });
       const [chunk] = plan.chunks;

@@ -9,9 +9,10 @@ import { createWorld, equal, eventually, type World } from '../support/service.t
 import {
   errorOf,
   errorsOf,
+  isOneGoodLine,
+  names,
   privateServer,
   startRecorded,
-  type LoggedError,
   type PrivateServer,
   type RecordedService,
 } from './support.ts';
@@ -239,7 +240,7 @@ describe('bad input', function () {
       const { world } = setting;
       const id = mappings.get(each) ?? 0;
       const error = await errorOf(world, id, each.code, 30);
-      isOneGoodLine(error, id, each);
+      isOneGoodLine(error, id, each.fix);
       await eventually(async () => {
         const [row] = await world.control.query(`SELECT * FROM v_mapping_health WHERE mapping_id = $1`, [id]);
         expect(row?.['error_code'], JSON.stringify(row)).to.equal(each.code);
@@ -351,14 +352,3 @@ describe('bad input', function () {
     expect(open, 'its errors are resolved').to.deep.equal([]);
   });
 });
-
-/** The mapping is named by its number; the words are one line. */
-function names(text: string, mappingId: number): boolean {
-  return new RegExp(`mapping(_id)? ${mappingId}\\b`).test(text);
-}
-
-function isOneGoodLine(error: LoggedError, mappingId: number, expected: Case): void {
-  expect(names(error.error_message, mappingId), `the mapping's name in: ${error.error_message}`).to.equal(true);
-  expect(error.error_message).not.to.include('\n');
-  expect(error.hint, error.error_message).to.be.a('string').that.matches(expected.fix);
-}

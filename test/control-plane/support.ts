@@ -3,6 +3,7 @@ import { chmodSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { Writable } from 'node:stream';
+import { expect } from 'chai';
 import pg from 'pg';
 import { ControlDatabase } from '../../src/control/index.ts';
 import { startEmbeddedPostgres, type EmbeddedPostgres } from '../../src/embedded/postgres.ts';
@@ -113,4 +114,16 @@ export async function errorOf(world: World, mappingId: number, code: string, sec
   }, seconds * 1000);
   if (!found) throw new Error('unreachable');
   return found;
+}
+
+/** The mapping is named by its number. */
+export function names(text: string, mappingId: number): boolean {
+  return new RegExp(`mapping(_id)? ${mappingId}\\b`).test(text);
+}
+
+/** `fix`: words of the hint. */
+export function isOneGoodLine(error: LoggedError, mappingId: number, fix: RegExp): void {
+  expect(names(error.error_message, mappingId), `the mapping's name in: ${error.error_message}`).to.equal(true);
+  expect(error.error_message).not.to.include('\n');
+  expect(error.hint, error.error_message).to.be.a('string').that.matches(fix);
 }

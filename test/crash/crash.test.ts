@@ -47,7 +47,9 @@ describe('killed again and again', function () {
     watcher = new Watcher(world.destination);
 
     const reached = new Map<string, number>();
-    const order = shuffled([...FAILPOINTS], random);
+    // Those of the control database's own making are never met here.
+    const met = FAILPOINTS.filter((name) => !name.startsWith('control.'));
+    const order = shuffled(met, random);
     for (let kill = 0; kill < KILLS; kill++) {
       // Two of three at a failpoint, each of them in turn; the others whenever it comes.
       const name: Failpoint | undefined = kill % 3 === 2 ? undefined : order[kill % order.length];

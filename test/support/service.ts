@@ -3,6 +3,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { ControlDatabase } from '../../src/control/index.ts';
 import { createLogger, silentLogger } from '../../src/log/logger.ts';
 import { Service } from '../../src/service/service.ts';
+import { PATIENCE } from './patience.ts';
 import { createDatabase, testServer, type TestDatabase } from './postgres.ts';
 
 export interface TestService {
@@ -105,9 +106,9 @@ export async function startService(controlServerUrl: string, controlDatabase: st
   };
 }
 
-/** Repeats `check` until it no longer throws. */
+/** Repeats `check` until it no longer throws; `ms` on an idle machine (patience.ts). */
 export async function eventually(check: () => Promise<void>, ms = 10_000): Promise<void> {
-  const until = Date.now() + ms;
+  const until = Date.now() + ms * PATIENCE;
   for (;;) {
     try {
       await check();

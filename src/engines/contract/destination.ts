@@ -138,7 +138,10 @@ export interface TableDesign {
  * `rollback`, unless the connection is lost (CONNECTION_LOST): then open another.
  */
 export interface GroupApplier {
+  /** With the position of the last commit. */
   readonly state: GroupState;
+  /** The last position that a crash of the server cannot take back: `state.position`, or lower after lazy commits. */
+  readonly durable: Position;
   /**
    * Locks the position row and checks epoch = ours and position = the one last written; FENCED otherwise. The routes are
    * those of the row's `route_version`, read under the lock.
@@ -171,7 +174,11 @@ export interface GroupTransaction {
   hold(mappingUid: string): Promise<Route | null>;
   /** As `CopyDestination.reshape`; takes effect with this commit, which applies nothing else. */
   reshape(mappingUid: string, change: RouteChange): Promise<boolean>;
-  commit(position: Position): Promise<void>;
+  /**
+   * `lazily`: need not have reached the disk when it resolves, as far as the engine can; the next commit that is not lazy makes
+   * it durable. Nothing of it may be acknowledged before (invariant 3).
+   */
+  commit(position: Position, options?: { lazily: boolean }): Promise<void>;
   rollback(): Promise<void>;
 }
 

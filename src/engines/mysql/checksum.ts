@@ -10,12 +10,12 @@ import { displayName, type Column } from '../../model/tables.ts';
 import type { Cell } from '../../model/changes.ts';
 import type { ChecksumBlock, ChecksumRequest, Checksummer, RowChecksum } from '../contract.ts';
 import { md5Of, rowMd5 } from '../row-md5.ts';
+import { columnsOf } from '../source-table.ts';
 import { describeTables } from './catalog.ts';
-import { columnsOf, readColumns } from './columns.ts';
 import type { Connection, Session } from './connection.ts';
 import { bindKeys, keysTable, matches } from './fetch.ts';
 import { boundText } from './ranges.ts';
-import { readRows } from './rows.ts';
+import { readColumns, readRows } from './rows.ts';
 import { quoteIdentifier, quoteTable } from './sql.ts';
 import { boundExpression, selectExpression } from './types.ts';
 

@@ -1,4 +1,5 @@
 import { SluiceError, type ErrorCode } from '../../model/errors.ts';
+import { SOCKET_ERRORS } from '../../model/socket-errors.ts';
 
 interface DriverError {
   readonly code?: unknown;
@@ -96,6 +97,9 @@ const CONFLICTS: ReadonlySet<number> = new Set([1062, 1216, 1217, 1451, 1452]);
 
 /** Codes of the driver and of Node's sockets. */
 const BY_CODE: Readonly<Record<string, ErrorCode>> = {
+  ...SOCKET_ERRORS,
+  // A socket file that is not there.
+  ENOENT: 'SERVER_UNREACHABLE',
   PROTOCOL_CONNECTION_LOST: 'CONNECTION_LOST',
   PROTOCOL_ERROR: 'CONNECTION_LOST',
   PROTOCOL_UNEXPECTED_PACKET: 'CONNECTION_LOST',
@@ -103,15 +107,6 @@ const BY_CODE: Readonly<Record<string, ErrorCode>> = {
   HANDSHAKE_NO_SSL_SUPPORT: 'TLS_FAILED',
   HANDSHAKE_SSL_ERROR: 'TLS_FAILED',
   AUTH_SWITCH_PLUGIN_ERROR: 'LOGIN_FAILED',
-  ENOTFOUND: 'SERVER_UNREACHABLE',
-  EAI_AGAIN: 'SERVER_UNREACHABLE',
-  ECONNREFUSED: 'SERVER_UNREACHABLE',
-  EHOSTUNREACH: 'SERVER_UNREACHABLE',
-  ENETUNREACH: 'SERVER_UNREACHABLE',
-  ETIMEDOUT: 'SERVER_UNREACHABLE',
-  ENOENT: 'SERVER_UNREACHABLE',
-  ECONNRESET: 'CONNECTION_LOST',
-  EPIPE: 'CONNECTION_LOST',
 };
 
 const HINTS: Partial<Record<ErrorCode, string>> = {

@@ -4,8 +4,7 @@ import { displayName, type Column, type Table } from '../../model/tables.ts';
 import type { Cell, RowBatch } from '../../model/changes.ts';
 import type { Session } from './connection.ts';
 import { boundText } from './ranges.ts';
-import { readRows } from './rows.ts';
-import { readColumns } from './columns.ts';
+import { readColumns, readRows } from './rows.ts';
 import { quoteIdentifier, quoteTable } from './sql.ts';
 import { boundExpression, selectExpression } from './types.ts';
 

@@ -6,13 +6,18 @@
 import type { Socket } from 'node:net';
 import type { Cell, RowBatch } from '../../model/changes.ts';
 import { SluiceError } from '../../model/errors.ts';
+import type { Column } from '../../model/tables.ts';
 import { cellReader, type CellReader } from './cells.ts';
 import type { Session } from './connection.ts';
-import type { CellForm } from './types.ts';
+import { cellForm, type CellForm } from './types.ts';
 
 export interface ReadColumn {
   readonly name: string;
   readonly form: CellForm;
+}
+
+export function readColumns(columns: readonly Column[]): ReadColumn[] {
+  return columns.map((column) => ({ name: column.name, form: cellForm(column.nativeType) }));
 }
 
 /** Batches that wait for their reader before the socket is paused. */

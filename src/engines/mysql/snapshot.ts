@@ -2,18 +2,18 @@
  * Full copies from MySQL and MariaDB: chunks by ranges of the key, each one SELECT in a short read-only transaction (its snapshot keeps
  * old row versions from being purged). Nothing is locked but the table's definition: writers never wait (F44), and SELECT is all that the login needs.
  */
-import { hasCode, SluiceError } from '../../model/errors.ts';
+import { SluiceError } from '../../model/errors.ts';
 import { displayName, type Column, type Table } from '../../model/tables.ts';
 import type { Cell, RowBatch } from '../../model/changes.ts';
 import type { Chunk, ChunkPlan, RowStream, SnapshotSource } from '../contract.ts';
+import { atSource, columnsOf } from '../source-table.ts';
 import { describeTables } from './catalog.ts';
 import type { Connection, Session } from './connection.ts';
 import { fetchByKey } from './fetch.ts';
 import { compareLogPlaces, type LogPlace } from './position.ts';
 import { waitForSnapshot } from './snapshot-place.ts';
 import { bindBounds, boundsCondition, forceIndex, layoutOf, planRanges, readBounds, type Bounds } from './ranges.ts';
-import { columnsOf, readColumns } from './columns.ts';
-import { readRows } from './rows.ts';
+import { readColumns, readRows } from './rows.ts';
 import { quoteIdentifier, quoteTable } from './sql.ts';
 import { selectExpression } from './types.ts';
 
@@ -136,8 +136,12 @@ export class MysqlSnapshot implements SnapshotSource {
         await bindBounds(session, bounds);
         let isEnded = false;
         const batches = async function* () {
-          yield* readRows(session, doing, selectSql(table, chosen, bounds), readColumns(chosen));
-          isEnded = true;
+          try {
+            yield* readRows(session, doing, selectSql(table, chosen, bounds), readColumns(chosen));
+            isEnded = true;
+          } catch (error) {
+            throw atSource(error, table);
+          }
         };
         yield { chunk, rows: { format: 'cells', batches: batches() } };
         if (!isEnded) throw new SluiceError('CANCELLED', `${doing}: chunk ${chunk.id} was not read to its end`);
@@ -186,12 +190,6 @@ function latest(visibility: readonly string[]): LogPlace | null {
     if (last === null || compareLogPlaces(place, last) > 0) last = place;
   }
   return last;
-}
-
-/** An unknown table (1146) is classified for destinations; here it is the source's. */
-function atSource(error: unknown, table: Table): unknown {
-  if (!hasCode(error, 'DESTINATION_TABLE_MISSING')) return error;
-  return new SluiceError('SOURCE_TABLE_MISSING', `${displayName(table.name)} no longer exists`, { cause: error });
 }
 
 function selectSql(table: Table, columns: readonly Column[], bounds: Bounds): string {

@@ -4,7 +4,7 @@ import type { Position } from '../../model/position.ts';
 import type { TableName } from '../../model/tables.ts';
 import { describeTarget } from '../apply-plan.ts';
 import type { Block, GroupApplier, GroupState, Route, RouteChange, StoredBlock } from '../contract.ts';
-import { GroupSession, type GroupStatements } from '../group-session.ts';
+import { GroupSession, type CommitOptions, type GroupStatements } from '../group-session.ts';
 import { readBlock } from './blocks.ts';
 import { PostgresCatalog } from './catalog.ts';
 import type { Connection, Session } from './connection.ts';
@@ -162,12 +162,15 @@ class PostgresGroup implements GroupStatements<TableApplier> {
     return reshapeRoute(this.#connection, this.#session, mappingUid, change);
   }
 
-  async commit(position: Position, { discardPieces }: { readonly discardPieces: boolean }): Promise<void> {
+  async commit(position: Position, { discardPieces, lazily }: CommitOptions): Promise<boolean> {
     await this.#session.run('commit changes', [
+      // The log is written in order: the next commit that waits for the disk, waits for this one too.
+      ...(lazily ? ['SET LOCAL synchronous_commit = off'] : []),
       `UPDATE sluice.positions SET position = ${quoteLiteral(position)}, updated_at = now() WHERE ${this.#where}`,
       ...(discardPieces ? [`DELETE FROM sluice.pieces WHERE ${this.#where}`] : []),
       'COMMIT',
     ]);
+    return !lazily;
   }
 
   async rollback(): Promise<void> {

@@ -1,7 +1,7 @@
 /** One full copy at the destination: chunks into a staging table, key, folds, and the swap (PROTOCOL, A copy and The swap). */
 import { hasCode, SluiceError } from '../../model/errors.ts';
 import type { KeyedChanges } from '../../model/keyed-changes.ts';
-import { displayName, type Column, type Table } from '../../model/tables.ts';
+import { displayName, type Table } from '../../model/tables.ts';
 import type { Chunk, ChunkPlan, CopySession, GenerationRequest, RowStream } from '../contract.ts';
 import { PostgresCatalog } from './catalog.ts';
 import type { Connection, Session } from './connection.ts';
@@ -9,6 +9,7 @@ import { indexSql, keySql, ownDesign, renameIndexesSql } from './ddl.ts';
 import { BOUND_TABLE_LOCKS, PostgresFold } from './fold.ts';
 import { backlogTable, stagingTable } from '../home-tables.ts';
 import { hasNewerCopier } from '../backlog-fold.ts';
+import { stagedColumns, stagedKey } from '../staged-columns.ts';
 import { copyRouteOf } from '../stored-route.ts';
 import { loadRows } from './loader.ts';
 import { requireUnguarded, suspend } from './guards.ts';
@@ -101,7 +102,7 @@ export class PostgresCopy extends PostgresFold implements CopySession {
     const session = await this.connection.take();
     try {
       const count = await session.transaction('BEGIN', async () => {
-        const loaded = await loadRows(session, this.options.target, this.#columns(), rows);
+        const loaded = await loadRows(session, this.options.target, stagedColumns(this.#request), rows);
         const marked = await session.query(
           'mark a chunk as loaded',
           `INSERT INTO sluice.chunks (mapping_uid, generation, chunk, rows)
@@ -180,12 +181,12 @@ export class PostgresCopy extends PostgresFold implements CopySession {
     }
     this.#swap = 'compared';
     if (this.options.route.key.length === 0) return { differing: 0 };
-    const key = this.#keyColumns();
+    const key = stagedKey(this.#request);
     await this.session.run('make room for differing keys', [
       `DROP TABLE IF EXISTS ${DIFFERENCE}`,
       `CREATE TEMP TABLE difference (${key.map((column, i) => `k${i + 1} ${column.nativeType}`).join(', ')})`,
     ]);
-    const names = this.#columns().map((column) => quoteIdentifier(column.name));
+    const names = stagedColumns(this.#request).map((column) => quoteIdentifier(column.name));
     const list = (alias: string) => `ROW(${names.map((name) => `${alias}.${name}`).join(', ')})`;
     const join = key
       .map((column) => `l.${quoteIdentifier(column.name)} = s.${quoteIdentifier(column.name)}`)
@@ -216,7 +217,7 @@ export class PostgresCopy extends PostgresFold implements CopySession {
     );
     if (!row || !(await new PostgresCatalog(this.connection).isEmpty(live.name))) return false;
     await requireUnguarded(live, () => suspend(this.session));
-    const columns = this.#columns().map((column) => column.name);
+    const columns = stagedColumns(this.#request).map((column) => column.name);
     if (!(await beginFill(this.session, live.name, this.options.target, columns))) return false;
     const applier = new TableApplier(this.session, live, this.options.route.columns, this.options.route.key, false);
     beginApplying(this.session);
@@ -230,7 +231,7 @@ export class PostgresCopy extends PostgresFold implements CopySession {
     if (this.#swap !== 'compared') return;
     if (changes.truncate) {
       // Whatever the live table holds that the copy no longer does must be compared as well.
-      const key = this.#keyColumns().map((column) => quoteIdentifier(column.name));
+      const key = stagedKey(this.#request).map((column) => quoteIdentifier(column.name));
       await this.session.run('compare every live row again', [
         `INSERT INTO ${DIFFERENCE} SELECT ${key.join(', ')} FROM ${quoteTable(this.options.route.target)}`,
       ]);
@@ -274,7 +275,7 @@ export class PostgresCopy extends PostgresFold implements CopySession {
   #differenceSql(): string[] {
     const live = quoteTable(this.options.route.target);
     const staging = quoteTable(this.options.target);
-    const columns = this.#columns().map((column) => quoteIdentifier(column.name));
+    const columns = stagedColumns(this.#request).map((column) => quoteIdentifier(column.name));
     const names = columns.join(', ');
     const values = columns.map((name) => `s.${name}`).join(', ');
     if (this.options.route.key.length === 0) {
@@ -283,7 +284,7 @@ export class PostgresCopy extends PostgresFold implements CopySession {
         `INSERT INTO ${live} (${names}) OVERRIDING SYSTEM VALUE SELECT ${values} FROM ${staging} s`,
       ];
     }
-    const key = this.#keyColumns().map((column) => quoteIdentifier(column.name));
+    const key = stagedKey(this.#request).map((column) => quoteIdentifier(column.name));
     const keys = `(SELECT DISTINCT ${key.map((_, i) => `k${i + 1}`).join(', ')} FROM ${DIFFERENCE}) d`;
     const on = (alias: string) => key.map((name, i) => `${alias}.${name} = d.k${i + 1}`).join(' AND ');
     const differs = `record_image_ne(ROW(${columns.map((name) => `t.${name}`).join(', ')}), ROW(${values}))`;
@@ -291,7 +292,7 @@ export class PostgresCopy extends PostgresFold implements CopySession {
       `DELETE FROM ${live} t USING ${keys} WHERE ${on('t')} AND NOT EXISTS (SELECT 1 FROM ${staging} s WHERE ${on('s')})`,
       // A row that changes a unique column is deleted and inserted, so that two rows may exchange their values (F24). So is every
       // row of a table with GENERATED ALWAYS AS IDENTITY, which takes no update.
-      ...(this.#hasOtherUnique || this.#columns().some((column) => column.identity === 'always')
+      ...(this.#hasOtherUnique || stagedColumns(this.#request).some((column) => column.identity === 'always')
         ? [`DELETE FROM ${live} t USING ${keys} JOIN ${staging} s ON ${on('s')} WHERE ${on('t')} AND ${differs}`]
         : [
             `UPDATE ${live} t SET ${columns.map((name) => `${name} = s.${name}`).join(', ')} FROM ${keys} JOIN ${staging} s ON ${on('s')} WHERE ${on('t')} AND ${differs}`,
@@ -306,7 +307,7 @@ export class PostgresCopy extends PostgresFold implements CopySession {
   #keySql(): string[] {
     if (this.#request.live === null) return keySql(ownDesign(this.#request.design), this.options.target);
     if (this.options.route.key.length === 0) return [];
-    const key = this.#keyColumns().map((column) => quoteIdentifier(column.name));
+    const key = stagedKey(this.#request).map((column) => quoteIdentifier(column.name));
     return [`ALTER TABLE ${quoteTable(this.options.target)} ADD PRIMARY KEY (${key.join(', ')})`];
   }
 
@@ -331,7 +332,7 @@ export class PostgresCopy extends PostgresFold implements CopySession {
   /** One row per key: any of a key's rows will do, the fold corrects it (PROTOCOL, A copy, 3). */
   async #dropDuplicates(): Promise<void> {
     const staging = quoteTable(this.options.target);
-    const key = this.#keyColumns()
+    const key = stagedKey(this.#request)
       .map((column) => quoteIdentifier(column.name))
       .join(', ');
     await this.session.run('reduce keys loaded twice', [
@@ -341,36 +342,6 @@ export class PostgresCopy extends PostgresFold implements CopySession {
       `SET enable_seqscan = off`,
       `SET enable_hashjoin = off`,
     ]);
-  }
-
-  /** Columns as the staging table has them, in the order of the route. */
-  #columns(): Column[] {
-    const { live, design } = this.#request;
-    return this.options.route.columns.map((column) => {
-      const found = live?.columns.find((candidate) => candidate.name === column.target);
-      if (found) return found;
-      const designed = design.columns.find((candidate) => candidate.target === column.target);
-      if (live || !designed) throw new SluiceError('INTERNAL', `column ${column.target} is not part of the design`);
-      return {
-        name: designed.target,
-        nativeType: designed.nativeType,
-        type: designed.type,
-        nullable: true,
-        generated: null,
-        identity: null,
-        default: null,
-        collation: null,
-      };
-    });
-  }
-
-  #keyColumns(): Column[] {
-    const columns = this.#columns();
-    return this.options.route.key.map((name) => {
-      const column = columns[this.options.route.columns.findIndex((candidate) => candidate.source === name)];
-      if (!column) throw new SluiceError('INTERNAL', 'the key is not among the carried columns');
-      return column;
-    });
   }
 
   /** Writes to the generation row as this copier; FENCED when it is no longer. `and`: a WITH that goes along; `values`: from `$4` on. */

@@ -60,7 +60,9 @@ export function design(source: Table, target: TableName, key: readonly string[])
     throw new SluiceError(
       'SCHEMA_MISMATCH',
       `${displayName(source.name)}: PostgreSQL has no type that holds every value of ${impossible.join(', ')}`,
-      { hint: 'Create the destination table yourself, without these columns or with types that you choose.' },
+      {
+        hint: 'Create the destination table yourself, with types that you choose for these columns; or change their type at the source.',
+      },
     );
   const indexes = native ? carriedIndexes(source, key, leftOut) : [];
   if (!native)

@@ -7,6 +7,7 @@ import { displayName, type Column, type Table } from '../../model/tables.ts';
 import type { Cell, RowBatch } from '../../model/changes.ts';
 import type { Chunk, ChunkPlan, RowStream, SnapshotSource } from '../contract.ts';
 import { decodeCopyText } from './copy-format.ts';
+import { atSource, columnsOf } from '../source-table.ts';
 import { startCopyOut } from './copy-out.ts';
 import type { Connection, Session } from './connection.ts';
 import { fetchByKey } from './fetch.ts';
@@ -147,20 +148,6 @@ export class PostgresSnapshot implements SnapshotSource {
         throw atSource(error, table);
       });
   }
-}
-
-/** An undefined table (42P01) is classified for destinations; here it is the source's. */
-function atSource(error: unknown, table: Table): unknown {
-  if (!hasCode(error, 'DESTINATION_TABLE_MISSING')) return error;
-  return new SluiceError('SOURCE_TABLE_MISSING', `${displayName(table.name)} no longer exists`, { cause: error });
-}
-
-function columnsOf(table: Table, names: readonly string[]): Column[] {
-  return names.map((name) => {
-    const column = table.columns.find((candidate) => candidate.name === name);
-    if (!column) throw new SluiceError('SCHEMA_CHANGED', `${displayName(table.name)} has no column ${name}`);
-    return column;
-  });
 }
 
 function copySql(columns: readonly Column[], from: string, condition: string, lane: string): string {

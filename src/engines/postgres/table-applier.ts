@@ -17,7 +17,7 @@ import { quoteIdentifier, quoteTable } from './sql.ts';
 import { copyLanes } from './types.ts';
 
 /**
- * The joins go from a staging table, which has no statistics, to the target's key index, always: a planner that guesses
+ * What returned from COMMIT has reached the disk, whatever the server's default is: positions are acknowledged by it. The joins go from a staging table, which has no statistics, to the target's key index, always: a planner that guesses
  * otherwise reads the whole target for a batch of ten rows.
  */
 export const APPLY_SETTINGS = [
@@ -25,6 +25,7 @@ export const APPLY_SETTINGS = [
   'SET enable_mergejoin = off',
   'SET enable_seqscan = off',
   'SET jit = off',
+  `SELECT set_config('synchronous_commit', 'local', false) WHERE current_setting('synchronous_commit') = 'off'`,
 ];
 
 /** Staging tables a session keeps; past that the least recently used are dropped. ON COMMIT empties every one of them. */

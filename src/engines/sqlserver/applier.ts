@@ -4,7 +4,7 @@ import type { Position } from '../../model/position.ts';
 import type { TableName } from '../../model/tables.ts';
 import { describeTarget } from '../apply-plan.ts';
 import type { Block, GroupApplier, GroupState, Route, RouteChange, StoredBlock } from '../contract.ts';
-import { GroupSession, type GroupStatements } from '../group-session.ts';
+import { GroupSession, type CommitOptions, type GroupStatements } from '../group-session.ts';
 import { readBlock } from './blocks.ts';
 import { SqlServerCatalog } from './catalog.ts';
 import type { Connection, Session } from './connection.ts';
@@ -154,12 +154,14 @@ class SqlServerGroup implements GroupStatements<TableApplier> {
     return reshapeRoute(this.#connection, this.#session, this.#locker, mappingUid, change);
   }
 
-  async commit(position: Position, { discardPieces }: { readonly discardPieces: boolean }): Promise<void> {
+  /** Always durable, unless the database is set to delayed durability for everybody. */
+  async commit(position: Position, { discardPieces }: CommitOptions): Promise<boolean> {
     await this.#session.run('commit changes', [
       `UPDATE sluice.positions SET position = ${quoteLiteral(position)}, updated_at = SYSUTCDATETIME() WHERE ${this.#where}`,
       ...(discardPieces ? [`DELETE FROM sluice.pieces WHERE ${this.#where}`] : []),
       'COMMIT TRANSACTION',
     ]);
+    return true;
   }
 
   async rollback(tables: readonly TableApplier[]): Promise<void> {

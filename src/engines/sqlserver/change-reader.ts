@@ -23,6 +23,11 @@ import { requireHistory } from './source-state.ts';
 
 /** How often what depends on time is looked at, ms. */
 const TICK_MS = 50;
+/**
+ * A source that has just changed is asked again after so long, then after twice as long whenever there is nothing, up to the polling
+ * interval: what is written in quick succession does not wait for a whole interval each time, and a quiet source is asked once in it.
+ */
+const BUSY_POLL_MS = 50;
 /** A change table that vanished, a deadlock with the cleanup job: what was read is read again, so often in a row. */
 const MAX_RETRIES = 5;
 const MAX_TRANSACTIONS = 100_000;
@@ -132,6 +137,7 @@ export class SqlServerChangeReader implements ChangeReader {
 
   async *#run(): AsyncGenerator<ChangePiece, void, void> {
     let failures = 0;
+    let wait = BUSY_POLL_MS;
     while (this.#stopped === null) {
       const polledAt = performance.now();
       let isBehind = false;
@@ -139,6 +145,7 @@ export class SqlServerChangeReader implements ChangeReader {
         const seen = await this.#look();
         isBehind = seen.to !== null && seen.last !== null && seen.last.lsn > seen.to.lsn;
         this.#isMoreWaiting = isBehind;
+        wait = seen.moved.size > 0 ? BUSY_POLL_MS : Math.min(wait * 2, this.#options.pollMs());
         if (seen.moved.size > 0 && seen.to !== null) {
           for await (const piece of this.#changes(seen, seen.to)) yield this.#handOut(piece);
           isBehind ||= this.#read < seen.to.lsn;
@@ -154,12 +161,17 @@ export class SqlServerChangeReader implements ChangeReader {
         this.#known = [];
         continue;
       }
+      const askedAt = performance.now();
       do {
         const idle = this.#dueProgress();
         if (idle) yield this.#handOut(idle);
         if (isBehind) break;
         await new Promise((resolve) => setTimeout(resolve, TICK_MS));
-      } while (this.#stopped === null && performance.now() - polledAt < this.#options.pollMs());
+      } while (
+        this.#stopped === null &&
+        performance.now() - askedAt < wait &&
+        performance.now() - polledAt < this.#options.pollMs()
+      );
     }
   }
 

@@ -7,7 +7,7 @@ import { placeOf, requireTls, sqlServerLogin } from './login.ts';
 import type { Installation, OpenOptions } from '../contract.ts';
 import { SessionPool, type PooledSession } from '../session-pool.ts';
 import { classify } from './errors.ts';
-import type { RowExtractor } from './tds-rows.ts';
+import type { RowExtractor } from './tds/rows.ts';
 
 /**
  * A value as the driver gives it. Only for bookkeeping of our own: rows of users' tables are selected as exact text or bytes
@@ -31,8 +31,12 @@ type DriverColumn = { readonly value: unknown; readonly metadata: { readonly col
 /** One connection, in our hands only. One request at a time. */
 export class Session implements PooledSession {
   readonly driver: Driver;
+  /** What is kept for the session (temporary tables) goes by this object: another one after `reset`. */
+  scope: object = {};
   /** Set once the connection is gone; whoever holds the session must open another. */
   lost: Error | null = null;
+  /** Since it was opened or reset. */
+  #isUsed = false;
   /** Attempts under way, one inside another. */
   #attempts = 0;
   /** Takes the rows of the next answer. */
@@ -178,6 +182,21 @@ export class Session implements PooledSession {
     });
   }
 
+  /**
+   * As a new session is: no transaction, temporary tables or settings of ours (sp_reset_connection, which goes with the next
+   * request as a flag of TDS). What the server has learned for the session it keeps.
+   */
+  async reset(): Promise<void> {
+    if (!this.#isUsed) return;
+    this.scope = {};
+    // Part of the reset on SQL Server; a stand-in leaves the transaction open.
+    await this.rollback();
+    await new Promise<void>((resolve, reject) =>
+      this.driver.reset((error) => (error ? reject(this.#failure('reset a session', error)) : resolve())),
+    );
+    this.#isUsed = false;
+  }
+
   /** Without goodbye: what was in flight is rolled back by the server. */
   destroy(): void {
     this.lost ??= new Error('Connection ended');
@@ -186,6 +205,7 @@ export class Session implements PooledSession {
 
   #request(doing: string, text: string, parameters: Parameters, attach: (request: Request) => void): Promise<void> {
     if (this.lost) return Promise.reject(this.#lostWhile(doing, this.lost));
+    this.#isUsed = true;
     return new Promise((resolve, reject) => {
       const request = new Request(text, (error) => {
         if (!error) resolve();
@@ -249,7 +269,7 @@ export class Connection {
     this.address = parseSqlServerAddress(options.connectionString);
     this.database = options.database ?? this.address.database;
     this.#config = driverConfiguration(this.address, this.database, options.applicationName);
-    this.#pool = new SessionPool(this.database ?? '(default)', options.maxSessions ?? 4);
+    this.#pool = new SessionPool(this.database ?? '(default)', options.maxSessions ?? 8);
   }
 
   /** A session of the caller's own; end it with `release`. */
@@ -259,6 +279,28 @@ export class Connection {
 
   release(session: Session): Promise<void> {
     return this.#pool.release(session);
+  }
+
+  /** A pooled session, for work that ends in `giveBack` when all went well, else in `release`. */
+  async take(): Promise<Session> {
+    const session = await this.#pool.take(() => this.#connect());
+    try {
+      await session.reset();
+      return session;
+    } catch {
+      // Kept for too long, perhaps.
+      await this.release(session);
+      return this.open();
+    }
+  }
+
+  async giveBack(session: Session): Promise<void> {
+    try {
+      await session.reset();
+      await this.#pool.giveBack(session);
+    } catch {
+      await this.#pool.release(session);
+    }
   }
 
   /** Runs `work` on a pooled session: for short queries. A session that failed is not used again. */

@@ -206,7 +206,7 @@ export class SqlServerCopies implements CopyDestination {
         await announceRoute(session, { stream, group });
         return true;
       });
-      await this.#release(session, locker);
+      await locker.leave();
       return result;
     });
     return done ?? false;
@@ -273,7 +273,7 @@ export class SqlServerCopies implements CopyDestination {
           return true;
         });
       }
-      await this.#release(session, locker);
+      await locker.leave();
       return null;
     });
   }
@@ -307,21 +307,17 @@ export class SqlServerCopies implements CopyDestination {
     lockWaitMs: number,
     work: (session: Session, locker: Locker) => Promise<T | null>,
   ): Promise<T | null> {
-    const session = await this.#connection.open();
+    const session = await this.#connection.take();
     let locker: Locker | null = null;
     try {
       locker = await Locker.of(this.#connection, session, lockWaitMs);
       const result = await work(session, locker);
-      if (result === null) await this.#release(session, locker);
+      if (result === null) await locker.leave();
       return result;
     } catch (error) {
-      await this.#release(session, locker);
+      await this.#connection.release(session);
+      await locker?.close();
       throw error;
     }
-  }
-
-  async #release(session: Session, locker: Locker | null): Promise<void> {
-    await this.#connection.release(session);
-    await locker?.close();
   }
 }

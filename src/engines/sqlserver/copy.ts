@@ -1,8 +1,9 @@
 /** One full copy at the destination: chunks into a staging table, key, folds, and the swap (PROTOCOL, A copy and The swap). */
 import { hasCode, SluiceError } from '../../model/errors.ts';
 import type { KeyedChanges } from '../../model/keyed-changes.ts';
-import { displayName, type Table } from '../../model/tables.ts';
+import { displayName, type Table, type TableName } from '../../model/tables.ts';
 import { hasNewerCopier } from '../backlog-fold.ts';
+import { stagedColumns, stagedKey } from '../staged-columns.ts';
 import { copyRouteOf } from '../stored-route.ts';
 import type { Chunk, ChunkPlan, CopySession, GenerationRequest, RowStream } from '../contract.ts';
 import { SqlServerCatalog } from './catalog.ts';
@@ -18,12 +19,12 @@ import { loadRows } from './loader.ts';
 import { Locker, mappingLock } from './locks.ts';
 import { flagOf, numberOf, textOf } from './row-values.ts';
 import { quoteIdentifier, quoteLiteral, quoteTable } from './sql.ts';
-import { stagedColumns, stagedKey, stagingSql } from './staging.ts';
+import { stagingSql } from './staging.ts';
 import { TableApplier } from './table-applier.ts';
 
 export class SqlServerCopy extends SqlServerFold implements CopySession {
   readonly #request: GenerationRequest;
-  readonly #idleLoaders: Session[] = [];
+  readonly #loaders: { readonly session: Session; readonly locker: Locker }[] = [];
   #plan: ChunkPlan | null = null;
   #planRead = false;
   /**
@@ -31,7 +32,6 @@ export class SqlServerCopy extends SqlServerFold implements CopySession {
    * run in this session.
    */
   #swap: 'absent' | 'filled' | Table | null = null;
-  readonly #loaderLockers: Locker[] = [];
 
   constructor(
     connection: Connection,
@@ -96,7 +96,8 @@ export class SqlServerCopy extends SqlServerFold implements CopySession {
   }
 
   async #load(chunk: Chunk, rows: RowStream): Promise<number> {
-    const session = await this.#loader();
+    const loader = await this.#loader();
+    const { session } = loader;
     const { mappingUid, generation, copyEpoch, target, route } = this.options;
     try {
       await session.run('begin a transaction', ['BEGIN TRANSACTION']);
@@ -114,11 +115,12 @@ export class SqlServerCopy extends SqlServerFold implements CopySession {
          SELECT @marked AS marked`,
       );
       if (!marked.some((row) => numberOf(row, 'marked') === 1)) throw hasNewerCopier(route.target);
-      this.#idleLoaders.push(session);
+      this.#loaders.push(loader);
       return loaded;
     } catch (error) {
       session.destroy();
       await this.connection.release(session);
+      await loader.locker.close();
       throw error;
     }
   }
@@ -145,8 +147,9 @@ export class SqlServerCopy extends SqlServerFold implements CopySession {
 
   async buildIndexes(): Promise<void> {
     // Only a table that is renamed into place needs them; a live table keeps its own.
-    if (await this.#describeLive()) return;
-    if (flagOf(await this.#generation('look whether the indexes are built', 'is_indexed'), 'is_indexed')) return;
+    const live = liveIdSql(this.options.route.target);
+    const row = await this.#generation('look whether the indexes are built', `is_indexed, ${live} AS live`);
+    if (numberOf(row, 'live') !== null || flagOf(row, 'is_indexed')) return;
     const statements = indexSql(ownDesign(this.#request.design), this.options.target);
     await this.unlessEnded(() =>
       this.session.transaction(async () => {
@@ -158,7 +161,11 @@ export class SqlServerCopy extends SqlServerFold implements CopySession {
   }
 
   async compare(): Promise<{ differing: number }> {
-    const live = await this.#describeLive();
+    const [there] = await this.session.query(
+      'look for the live table',
+      `SELECT ${liveIdSql(this.options.route.target)} AS live`,
+    );
+    const live = numberOf(there, 'live') === null ? null : await this.#describeLive();
     this.#swap = live ?? 'absent';
     const swap = this.#swapOf();
     if (live && (await this.unlessEnded(() => this.#fill(live)))) {
@@ -195,8 +202,7 @@ export class SqlServerCopy extends SqlServerFold implements CopySession {
   }
 
   override async close(): Promise<void> {
-    for (const session of this.#idleLoaders.splice(0)) await this.connection.release(session);
-    for (const locker of this.#loaderLockers.splice(0)) await locker.close();
+    await Promise.all(this.#loaders.splice(0).map(({ locker }) => locker.leave()));
     await super.close();
   }
 
@@ -290,14 +296,19 @@ export class SqlServerCopy extends SqlServerFold implements CopySession {
     });
   }
 
-  async #loader(): Promise<Session> {
-    const idle = this.#idleLoaders.pop();
-    if (idle && !idle.lost) return idle;
-    const session = await this.connection.open();
-    const locker = await Locker.of(this.connection, session, 0);
-    this.#loaderLockers.push(locker);
-    await locker.announceCopier(this.options.mappingUid);
-    return session;
+  async #loader(): Promise<{ session: Session; locker: Locker }> {
+    const idle = this.#loaders.pop();
+    if (idle && !idle.session.lost) return idle;
+    await idle?.locker.close();
+    const session = await this.connection.take();
+    try {
+      const locker = await Locker.of(this.connection, session, 0);
+      await locker.announceCopier(this.options.mappingUid);
+      return { session, locker };
+    } catch (error) {
+      await this.connection.release(session);
+      throw error;
+    }
   }
 
   async #generation(doing: string, column: string) {
@@ -324,4 +335,10 @@ export class SqlServerCopy extends SqlServerFold implements CopySession {
     );
     if (rows.length === 0) throw hasNewerCopier(this.options.route.target);
   }
+}
+
+/** The object id of what has the table's name; describing it takes longer. */
+function liveIdSql(target: TableName): string {
+  const name = quoteLiteral(quoteTable(target));
+  return `COALESCE(OBJECT_ID(${name}, N'U'), OBJECT_ID(${name}, N'V'))`;
 }

@@ -20,14 +20,17 @@ export class SqlServerDestination implements Destination {
   readonly copies: SqlServerCopies;
   readonly remedies: Remedies = remedies;
   readonly #connection: Connection;
+  #preparing: Promise<void> | null = null;
 
   constructor(connection: Connection) {
     this.#connection = connection;
     this.copies = new SqlServerCopies(connection);
   }
 
+  /** Whoever asks at the same time shares the answer: the first copies into a database begin together. */
   prepare(): Promise<void> {
-    return prepareHome(this.#connection);
+    this.#preparing ??= prepareHome(this.#connection).finally(() => (this.#preparing = null));
+    return this.#preparing;
   }
 
   /** The broker's GUID is the database's own and goes with it; a copy restored beside it keeps it under another name. */

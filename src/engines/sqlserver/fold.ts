@@ -33,6 +33,8 @@ export class SqlServerFold implements FoldSession {
   protected filling: { readonly applier: TableApplier; folded: number } | null = null;
   #applier: TableApplier | null = null;
   #described: Table | null = null;
+  /** Nothing is left to be done; the session is as good as new. */
+  #isFinished = false;
 
   constructor(connection: Connection, session: Session, locker: Locker, options: FoldOptions) {
     this.connection = connection;
@@ -110,6 +112,7 @@ export class SqlServerFold implements FoldSession {
         await this.session.attempt(work);
         await this.session.run('commit', ['COMMIT TRANSACTION']);
       });
+      this.#isFinished = true;
       return true;
     } catch (error) {
       if (isLockFailure(error)) return false;
@@ -133,6 +136,7 @@ export class SqlServerFold implements FoldSession {
   }
 
   async close(): Promise<void> {
+    if (this.#isFinished && !this.session.lost) return this.locker.leave();
     await this.connection.release(this.session);
     await this.locker.close();
   }

@@ -1,13 +1,13 @@
 /**
- * Bulk loading by INSERT BULK. The driver keeps the connection and its packets; the rows are encoded here (bulk-*.ts), because
+ * Bulk loading by INSERT BULK. The driver keeps the connection and its packets; the rows are encoded here (tds/bulk-*.ts), because
  * the driver's own bulk load loses digits. A value that its column does not hold exactly is refused before it is sent.
  */
 import { SluiceError } from '../../model/errors.ts';
 import { displayName, type TableName } from '../../model/tables.ts';
 import type { RowBatch } from '../../model/changes.ts';
 import type { RowStream } from '../contract.ts';
-import { bulkColumn, type BulkColumn, type WireColumn } from './bulk-columns.ts';
-import { columnMetadata, done, RefusedCell, RowEncoder } from './bulk-rows.ts';
+import { bulkColumn, type BulkColumn, type WireColumn } from './tds/bulk-columns.ts';
+import { columnMetadata, done, RefusedCell, RowEncoder } from './tds/bulk-rows.ts';
 import type { Session } from './connection.ts';
 import { quoteIdentifier, quoteTable } from './sql.ts';
 

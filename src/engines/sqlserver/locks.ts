@@ -131,16 +131,28 @@ export class Locker {
 
   /** When the session is given up. What a killed process leaves is removed by those who lock the same names later. */
   async close(): Promise<void> {
+    await this.#retract().catch(() => undefined);
+  }
+
+  /** When the session is done with, and may be used for something else: only if nobody takes it for a holder any more. */
+  async leave(): Promise<void> {
+    try {
+      await this.#retract();
+    } catch {
+      await this.#connection.release(this.#session);
+      return;
+    }
+    await this.#connection.giveBack(this.#session);
+  }
+
+  async #retract(): Promise<void> {
     if (this.#announced.size === 0) return;
-    await this.#connection
-      .query(
-        'take back who may hold a lock',
-        `DELETE FROM sluice.lockers WHERE session = CAST(@session AS nvarchar(60))`,
-        {
-          session: this.id,
-        },
-      )
-      .catch(() => undefined);
+    await this.#connection.query(
+      'take back who may hold a lock',
+      `DELETE FROM sluice.lockers WHERE session = CAST(@session AS nvarchar(60))`,
+      { session: this.id },
+    );
+    this.#announced.clear();
   }
 
   /**

@@ -1,8 +1,8 @@
 /** Columns that a destination table gains, and routes that follow (PROTOCOL, Changes). */
-import { setTimeout as sleep } from 'node:timers/promises';
-import { hasCode, SluiceError } from '../../model/errors.ts';
-import { displayName, type Table, type TableName } from '../../model/tables.ts';
+import { hasCode } from '../../model/errors.ts';
+import { displayName, type TableName } from '../../model/tables.ts';
 import type { Remedies, RouteChange, TableDesign } from '../contract.ts';
+import { addPatiently, canReshape } from '../added-columns.ts';
 import { changedRoute, type StoredRoute } from '../stored-route.ts';
 import { SqlServerCatalog } from './catalog.ts';
 import type { Connection, Session } from './connection.ts';
@@ -14,7 +14,6 @@ import { columnRemedies } from './remedies.ts';
 import { textOf } from './row-values.ts';
 
 const LOCK_WAIT_MS = 1000;
-const LOCK_ATTEMPTS = 30;
 
 /** Within a transaction that holds the position; as `CopyDestination.reshape`. When false, roll back. */
 export async function reshapeRoute(
@@ -35,11 +34,7 @@ export async function reshapeRoute(
   const route = JSON.parse(stored) as StoredRoute;
   const [table] = await new SqlServerCatalog(connection).describe([route.target]);
   if (!table) return false;
-  for (const { target } of route.columns.filter(
-    (column) => !change.columns.some((kept) => kept.target === column.target),
-  ))
-    requireOptional(table, target);
-  if (change.added.some((name) => table.columns.some((column) => column.name === name))) return false;
+  if (!canReshape(route, table, change, remedies)) return false;
   if (change.added.length > 0) {
     try {
       await session.run(`add columns to ${displayName(route.target)}`, [
@@ -63,7 +58,6 @@ export async function reshapeRoute(
   return true;
 }
 
-/** As `CopyDestination.addColumns`: each attempt waits for the table a moment only, so that nobody queues behind it for long. */
 export async function addColumns(
   connection: Connection,
   target: TableName,
@@ -71,35 +65,18 @@ export async function addColumns(
   columns: readonly string[],
 ): Promise<void> {
   const statements = addColumnSql(ownDesign(designed), target, columns);
-  for (let attempt = 1; ; attempt++) {
+  const run = async () => {
+    const session = await connection.open();
     try {
-      const session = await connection.open();
-      try {
-        await session.transaction(
-          () => session.run(`add columns to ${displayName(target)}`, statements),
-          [`SET LOCK_TIMEOUT ${LOCK_WAIT_MS}`],
-        );
-      } finally {
-        await connection.release(session);
-      }
-      return;
-    } catch (error) {
-      if (hasCode(error, 'PERMISSION_DENIED'))
-        throw new SluiceError('PERMISSION_DENIED', error.message, { hint: statements.join('; '), cause: error });
-      if (!isLockFailure(error) || attempt >= LOCK_ATTEMPTS) throw error;
-      await sleep(1000);
+      await session.transaction(
+        () => session.run(`add columns to ${displayName(target)}`, statements),
+        [`SET LOCK_TIMEOUT ${LOCK_WAIT_MS}`],
+      );
+    } finally {
+      await connection.release(session);
     }
-  }
-}
-
-function requireOptional(table: Table, name: string): void {
-  const column = table.columns.find((candidate) => candidate.name === name);
-  if (!column || column.nullable || column.default !== null || column.identity !== null) return;
-  throw new SluiceError(
-    'SCHEMA_CHANGED',
-    `the source no longer has column ${name}, which is NOT NULL without a default in ${displayName(table.name)}`,
-    { hint: columnRemedies.allowNull(table.name, column) },
-  );
+  };
+  await addPatiently(statements, run, isLockFailure);
 }
 
 export const remedies: Remedies = { ...columnRemedies, suspendGuards: disableGuardsSql };

@@ -2,7 +2,7 @@
 import { SluiceError } from '../../model/errors.ts';
 import type { RowBatch } from '../../model/changes.ts';
 import type { Parameters, Session } from './connection.ts';
-import { RowExtractor, type ResultRows } from './tds-rows.ts';
+import { RowExtractor, type ResultRows } from './tds/rows.ts';
 
 export interface ReadRowsOptions {
   readonly parameters?: Parameters;

@@ -4,10 +4,11 @@
  * long as it takes to send them, and what moves meanwhile is a change behind the position that the copy began with, so that the
  * fold puts it right (PROTOCOL, A copy).
  */
-import { SluiceError, hasCode } from '../../model/errors.ts';
+import { SluiceError } from '../../model/errors.ts';
 import { displayName, type Column, type Table } from '../../model/tables.ts';
 import type { Cell, RowBatch } from '../../model/changes.ts';
 import type { Chunk, ChunkPlan, RowStream, SnapshotSource } from '../contract.ts';
+import { atSource, columnsOf } from '../source-table.ts';
 import type { Connection, Session } from './connection.ts';
 import { errorNumber } from './errors.ts';
 import { fetchByKey } from './fetch.ts';
@@ -38,14 +39,14 @@ export class SqlServerSnapshot implements SnapshotSource {
     return this.#connection
       .use((session) => planRanges(session, table, options.targetBytes))
       .catch((error: unknown) => {
-        throw atSource(error, table);
+        throw readFailure(error, table);
       });
   }
 
   /** The session is one of the kept ones; it is given back when the rows have been read. */
   readChunk(table: Table, layout: string, chunk: Chunk, columns: readonly string[], lane: string): Promise<RowStream> {
     const range = rangeOf(table, layout, chunk);
-    const chosen = chooseColumns(table, columns);
+    const chosen = columnsOf(table, columns);
     checkLane(lane);
     const open = async (session: Session) => {
       const begin = `${await isolation(session)}; SET LOCK_TIMEOUT ${LOCK_TIMEOUT_MS}; BEGIN TRANSACTION;`;
@@ -65,8 +66,9 @@ export class SqlServerSnapshot implements SnapshotSource {
     lane: string,
   ): AsyncGenerator<{ chunk: Chunk; rows: RowStream }, void, void> {
     checkLane(lane);
-    const chosen = chooseColumns(table, columns);
-    const session = await this.#connection.open();
+    const chosen = columnsOf(table, columns);
+    const session = await this.#connection.take();
+    let isDone = false;
     try {
       const level = await isolation(session);
       const whole = !level.endsWith('SNAPSHOT');
@@ -82,9 +84,10 @@ export class SqlServerSnapshot implements SnapshotSource {
           throw new SluiceError('CANCELLED', `${displayName(table.name)}: chunk ${chunk.id} was not read to its end`);
       }
       await session.run('finish a copy', ['COMMIT TRANSACTION']);
-      await this.#connection.release(session);
+      isDone = true;
     } finally {
-      session.destroy();
+      if (isDone) await this.#connection.giveBack(session);
+      else session.destroy();
     }
   }
 
@@ -95,11 +98,11 @@ export class SqlServerSnapshot implements SnapshotSource {
     keyColumns: readonly string[],
     keys: readonly (readonly Cell[])[],
   ): Promise<RowBatch> {
-    const request = { table, columns: chooseColumns(table, columns), key: chooseColumns(table, keyColumns), keys };
+    const request = { table, columns: columnsOf(table, columns), key: columnsOf(table, keyColumns), keys };
     return this.#connection
       .use((session) => fetchByKey(session, request))
       .catch((error: unknown) => {
-        throw atSource(error, table);
+        throw readFailure(error, table);
       });
   }
 }
@@ -168,7 +171,7 @@ function borrowing(
         yield* await open(session);
         failure = null;
       } catch (error) {
-        failure = atSource(error, table);
+        failure = readFailure(error, table);
         throw failure;
       } finally {
         if (failure === null) release();
@@ -187,7 +190,7 @@ async function* untilEnd(
     yield* batches;
     ended();
   } catch (error) {
-    throw atSource(error, table);
+    throw readFailure(error, table);
   }
 }
 
@@ -199,17 +202,7 @@ function checkLane(lane: string): void {
   if (lane !== 'cells') throw new SluiceError('INTERNAL', `unknown lane ${lane}`);
 }
 
-/** An invalid object name (208) is classified for destinations; here it is the source's. */
-function atSource(error: unknown, table: Table): unknown {
-  if (errorNumber(error) === CHANGED_UNDER_SNAPSHOT) return moved(table);
-  if (!hasCode(error, 'DESTINATION_TABLE_MISSING')) return error;
-  return new SluiceError('SOURCE_TABLE_MISSING', `${displayName(table.name)} no longer exists`, { cause: error });
-}
-
-function chooseColumns(table: Table, names: readonly string[]): Column[] {
-  return names.map((name) => {
-    const column = table.columns.find((candidate) => candidate.name === name);
-    if (!column) throw new SluiceError('SCHEMA_CHANGED', `${displayName(table.name)} has no column ${name}`);
-    return column;
-  });
+/** As the source's: also a table that DDL changed under the snapshot. */
+function readFailure(error: unknown, table: Table): unknown {
+  return errorNumber(error) === CHANGED_UNDER_SNAPSHOT ? moved(table) : atSource(error, table);
 }

@@ -27,7 +27,8 @@ interface Staged {
   next: number;
   readonly recent: Set<TableApplier>;
 }
-const stagedBy = new WeakMap<Session, Staged>();
+/** By the scope of the session. */
+const stagedBy = new WeakMap<object, Staged>();
 
 interface Stage {
   readonly name: `#${string}`;
@@ -258,8 +259,9 @@ export class TableApplier {
   }
 
   async #create(names: readonly string[], types: readonly string[]): Promise<Stage> {
-    const staged = stagedBy.get(this.#session) ?? { next: 1, recent: new Set() };
-    stagedBy.set(this.#session, staged);
+    const { scope } = this.#session;
+    const staged = stagedBy.get(scope) ?? { next: 1, recent: new Set() };
+    stagedBy.set(scope, staged);
     staged.recent.delete(this);
     staged.recent.add(this);
     if (staged.recent.size > MAX_STAGED_TABLES) {

@@ -1,6 +1,6 @@
 /**
  * Native types and logical types, both ways, as data: what a column means, what is selected of it, and how it is declared here
- * (how its cells go into a bulk load: bulk-columns.ts). Native types are spelled as CREATE TABLE takes them, in lower case, with their
+ * (how its cells go into a bulk load: tds/bulk-columns.ts). Native types are spelled as CREATE TABLE takes them, in lower case, with their
  * arguments (`decimal(10,2)`, `nvarchar(max)`, `datetime2(7)`); an alias type is its base type, which holds the same values.
  *
  * Text of the cells (the same in all engines): boolean `t`/`f`; date `YYYY-MM-DD`; a fraction of a second without trailing

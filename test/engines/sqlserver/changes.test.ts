@@ -48,6 +48,20 @@ describe('SQL Server change stream', () => {
     expect(changes.compare(ends(seen).at(-1) ?? from, from)).to.equal('after');
   });
 
+  it('what is written in quick succession does not wait for an interval each time', async function () {
+    this.timeout(120_000);
+    await database.query('CREATE TABLE dbo.t (id int NOT NULL PRIMARY KEY)');
+    await database.captureTable('dbo', 't');
+    // Longer than the test may take.
+    following = await follow(changes, await start(), { pollMs: () => 600_000 });
+    for (const id of [1, 2]) {
+      await database.query(`INSERT INTO dbo.t VALUES (${id})`);
+      // Captured before the first look.
+      if (id === 1) await database.query('EXEC sys.sp_cdc_scan');
+      expect(shown(await following.changes(1))).to.deep.equal([`I:${id}`]);
+    }
+  });
+
   it('F20: keys that change, and two rows that swap keys, are deletes of the old keys and inserts of the new', async () => {
     await database.query('CREATE TABLE dbo.t (id int NOT NULL PRIMARY KEY, v nvarchar(20))');
     await database.captureTable('dbo', 't');

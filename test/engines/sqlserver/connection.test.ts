@@ -46,6 +46,29 @@ describe('SQL Server: sessions', () => {
     return made;
   }
 
+  it('a session that is given back is as new for whoever takes it next', async () => {
+    const own = connection(() => undefined, database.name);
+    const session = await own.take();
+    await session.run('leave things behind', [
+      'CREATE TABLE #left (id int)',
+      'SET NOCOUNT ON',
+      'SET LOCK_TIMEOUT 1234',
+      'SET XACT_ABORT OFF',
+      'BEGIN TRANSACTION',
+      'CREATE TABLE dbo.rolled_back (id int)',
+    ]);
+    await own.giveBack(session);
+    const again = await own.take();
+    expect(again).to.equal(session);
+    const [row] = await again.query(
+      'look around',
+      `SELECT @@LOCK_TIMEOUT AS wait, OBJECT_ID(N'tempdb..#left') AS temporary, OBJECT_ID(N'dbo.rolled_back') AS made,
+         512 & @@OPTIONS AS nocount, 16384 & @@OPTIONS AS xact_abort`,
+    );
+    expect(row).to.deep.equal({ wait: -1, temporary: null, made: null, nocount: 0, xact_abort: 16384 });
+    await own.release(again);
+  });
+
   it('binds text, numbers, bytes and NULL', async () => {
     const [row] = await database.query('SELECT CAST(@t AS nvarchar(50)) AS t, @n AS n, @b AS b, @z AS z', {
       t: "a'b 😀 é",

@@ -8,7 +8,7 @@ import {
   decodeMoney,
   timeDecoder,
   type Decoder,
-} from '../../../src/engines/sqlserver/tds-cells.ts';
+} from '../../../../src/engines/sqlserver/tds/cells.ts';
 
 /** What a stand-in rounds away; bytes as MS-TDS 2.2.5.5 describes them. */
 const CASES: [string, Decoder, string, string][] = [

@@ -1,5 +1,5 @@
 /** The message of a bulk load: COLMETADATA, a ROW token for each row, DONE (MS-TDS 2.2.6.1). */
-import type { Cell, RowBatch } from '../../model/changes.ts';
+import type { Cell, RowBatch } from '../../../model/changes.ts';
 import { Refused, RowBuffer } from './bulk-buffer.ts';
 import type { BulkColumn } from './bulk-columns.ts';
 

@@ -3,8 +3,8 @@
  * goes on to the driver, byte for byte. The driver's own row parser makes an object of every value, doubles of decimals, and drops
  * the zone of a datetimeoffset.
  */
-import { SluiceError } from '../../model/errors.ts';
-import type { Cell } from '../../model/changes.ts';
+import { SluiceError } from '../../../model/errors.ts';
+import type { Cell } from '../../../model/changes.ts';
 import {
   datetime2Decoder,
   datetimeoffsetDecoder,
@@ -21,7 +21,7 @@ import {
   decodeUuid,
   timeDecoder,
   type Decoder,
-} from './tds-cells.ts';
+} from './cells.ts';
 
 /** Rows of the `result`-th result set of a request (from 0), flat. */
 export interface ResultRows {

@@ -2,8 +2,8 @@
  * Values as TDS sends them (MS-TDS 2.2.5.4 and 2.2.5.5), made cells at once: exact text, no numbers or dates in between but where
  * they are exact. A decoder is given a buffer and where the value lies in it; NULL never reaches it.
  */
-import { SluiceError } from '../../model/errors.ts';
-import { float32Text, float64Text } from '../float-text.ts';
+import { SluiceError } from '../../../model/errors.ts';
+import { float32Text, float64Text } from '../../float-text.ts';
 
 export type Decoder = (buffer: Buffer, at: number, length: number) => string | Uint8Array;
 

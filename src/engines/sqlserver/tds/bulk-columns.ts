@@ -6,7 +6,7 @@
  * page: every character must be in it. Lengths count bytes (char, varchar) or UTF-16 units (nchar, nvarchar). datetime: only what lies
  * on a tick of 1/300 s. A value shorter than binary(n) would be padded with zeros, so it is refused; text of fixed types arrives padded.
  */
-import { SluiceError } from '../../model/errors.ts';
+import { SluiceError } from '../../../model/errors.ts';
 import type { RowBuffer } from './bulk-buffer.ts';
 import {
   DECIMAL_SIZE,
