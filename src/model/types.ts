@@ -11,9 +11,17 @@ export type LogicalType =
   | { kind: 'float'; bits: 32 | 64; special: boolean }
   /**
    * `length` in characters, null: unbounded. `fixed`: blank-padded to `length`. `nul`: can hold U+0000. `codePage`: holds that
-   * Windows code page's characters only; others do not fit and fail their rows. Absent: Unicode.
+   * Windows code page's characters only; others do not fit and fail their rows. Absent: Unicode. `units`: what `length` counts, and
+   * blanks are padded to, where characters can be several of them.
    */
-  | { kind: 'text'; length: number | null; fixed: boolean; nul: boolean; codePage?: number }
+  | {
+      kind: 'text';
+      length: number | null;
+      fixed: boolean;
+      nul: boolean;
+      codePage?: number;
+      units?: 'bytes' | 'utf-16';
+    }
   /** `length` in bytes, null: unbounded. */
   | { kind: 'bytes'; length: number | null; fixed: boolean }
   | { kind: 'date'; infinity: boolean }

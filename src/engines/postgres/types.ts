@@ -125,7 +125,8 @@ export function declare(type: LogicalType): string | null {
       return type.bits === 32 ? 'real' : 'double precision';
     case 'text':
       if (type.length === null || type.length > 10_485_760 || type.length < 1) return 'text';
-      return `${type.fixed ? 'character' : 'character varying'}(${type.length})`;
+      // Blanks here are padded to so many characters.
+      return `${type.fixed && type.units === undefined ? 'character' : 'character varying'}(${type.length})`;
     case 'bytes':
       return 'bytea';
     case 'date':

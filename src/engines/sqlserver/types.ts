@@ -75,8 +75,20 @@ interface Entry {
   readonly select?: (column: string, args: readonly number[]) => string;
 }
 
-const text = (length: number | null, fixed: boolean, codePage: number | null = null): LogicalType =>
-  codePage === null ? { kind: 'text', length, fixed, nul: true } : { kind: 'text', length, fixed, nul: true, codePage };
+/** UTF-8 and the double-byte ones of East Asia: a character takes one byte or several. */
+const MULTI_BYTE_PAGES = new Set([932, 936, 949, 950, 65001]);
+const text = (length: number | null, fixed: boolean, codePage: number | null = null): LogicalType => {
+  const type = { kind: 'text', length, fixed, nul: true } as const;
+  if (codePage === null) return type;
+  return MULTI_BYTE_PAGES.has(codePage) ? { ...type, codePage, units: 'bytes' } : { ...type, codePage };
+};
+const utf16 = (length: number | null, fixed: boolean): LogicalType => ({
+  kind: 'text',
+  length,
+  fixed,
+  nul: true,
+  units: 'utf-16',
+});
 const opaque = (native: string, why?: string): LogicalType =>
   why === undefined
     ? { kind: 'opaque', engine: ENGINE, native }
@@ -112,8 +124,8 @@ const ENTRIES: Readonly<Record<string, Entry>> = {
   char: { logical: ([n], page) => text(unlimited(n ?? 1), true, page), select: asUnicode },
   varchar: { logical: ([n], page) => text(unlimited(n ?? 1), false, page), select: asUnicode },
   text: { logical: (_, page) => text(null, false, page), select: asUnicode },
-  nchar: { logical: ([n]) => text(unlimited(n ?? 1), true) },
-  nvarchar: { logical: ([n]) => text(unlimited(n ?? 1), false) },
+  nchar: { logical: ([n]) => utf16(unlimited(n ?? 1), true) },
+  nvarchar: { logical: ([n]) => utf16(unlimited(n ?? 1), false) },
   ntext: { logical: () => text(null, false), select: asUnicode },
   binary: { logical: ([n]) => ({ kind: 'bytes', length: unlimited(n ?? 1), fixed: true }) },
   varbinary: { logical: ([n]) => ({ kind: 'bytes', length: unlimited(n ?? 1), fixed: false }) },

@@ -1,3 +1,4 @@
+import { declare as declareInPostgres } from '../../../src/engines/postgres/types.ts';
 import { expect } from 'chai';
 import { declare, logicalType, nativeTypeOf, selectExpression } from '../../../src/engines/sqlserver/types.ts';
 import { cannotHold } from '../../../src/model/types.ts';
@@ -44,6 +45,13 @@ describe('SQL Server types', () => {
     expect(declare({ kind: 'decimal', precision: 3, scale: -2, special: true })).to.equal('decimal(5,0)');
     expect(declare({ kind: 'text', length: 10, fixed: true, nul: false })).to.equal('nvarchar(20)');
     expect(declare({ kind: 'text', length: 2001, fixed: false, nul: false })).to.equal('nvarchar(max)');
+  });
+
+  it('F36: PostgreSQL, which pads to characters, does not pad again what was padded to bytes or UTF-16 units', () => {
+    expect(declareInPostgres(logicalType('char(4)', 1252))).to.equal('character(4)');
+    expect(declareInPostgres(logicalType('char(4)', 65001))).to.equal('character varying(4)');
+    expect(declareInPostgres(logicalType('char(4)', 932))).to.equal('character varying(4)');
+    expect(declareInPostgres(logicalType('nchar(4)'))).to.equal('character varying(4)');
   });
 
   it('sql_variant and types that are not known go nowhere', () => {
