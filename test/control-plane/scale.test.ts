@@ -70,7 +70,10 @@ describe(`${IDLE} mappings in one process`, function () {
     const slots = await world.source.query<{ slot_name: string; active: boolean }>(
       `SELECT slot_name, active FROM pg_replication_slots WHERE database = current_database()`,
     );
-    expect(slots).to.have.length(1);
+    const all = await world.source.query(
+      `SELECT slot_name, database, active, invalidation_reason FROM pg_replication_slots`,
+    );
+    expect(slots, `of ${JSON.stringify(all)}`).to.have.length(1);
     expect(slots[0]?.active).to.equal(true);
     const readers = await world.source.query(
       `SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND backend_type = 'walsender'`,
