@@ -159,10 +159,8 @@ class Doctor {
         about: `source ${mapping.source.server.name}, database ${mapping.source.database}`,
         code: 'GAP',
         severity: 'warning',
-        message: `changes that were not read are discarded in ${duration(left)}`,
-        fixSql: [
-          "EXEC sys.sp_cdc_change_job @job_type = N'cleanup', @retention = 10080; -- minutes; and see what holds the service up",
-        ],
+        message: `changes that were not read are discarded in ${duration(left)}: see what holds the service up, or keep them longer at the source`,
+        fixSql: [],
       });
     }
   }

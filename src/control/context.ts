@@ -5,11 +5,29 @@
 import { setTimeout as pause } from 'node:timers/promises';
 import type { Knex } from 'knex';
 import type { SluiceError } from '../model/errors.ts';
+import type { Columns, Copy, Layout, OldTable } from './dataflow-layouts.ts';
 
 const DEADLOCK_ATTEMPTS = 5;
 
 /** A pool or a transaction: both build queries. */
 export type Queries = Knex;
+
+/** Statements over that tool's tables, by the dialect of an engine that may hold them. */
+export interface DataflowTables {
+  readColumns(queries: Queries): Promise<Columns>;
+  renameSql(from: string, to: string): string;
+  /** Renames the old tables; what holds nothing and has a name of ours goes. */
+  keep(queries: Queries, renamed: readonly { readonly from: string; readonly to: string }[]): Promise<void>;
+  /** `called`: an old table's name by now. `settings`: names of ours. */
+  copies(
+    layout: Layout,
+    columns: Columns,
+    called: (table: OldTable) => string,
+    settings: readonly string[],
+  ): readonly Copy[];
+  carry(queries: Queries, copy: Copy, from: string): Promise<void>;
+  count(queries: Queries, table: string, where?: string): Promise<number>;
+}
 
 /** The little that cannot be said the same way on every engine that may hold the control tables. */
 export interface ControlDialect {
@@ -18,6 +36,8 @@ export interface ControlDialect {
   readonly schemes: readonly string[];
   /** Connection strings that are no URLs, where the engine has them. */
   understands?(url: string): boolean;
+  /** Where the tables of dbaops-dataflow may be. */
+  readonly dataflow?: DataflowTables;
   /** Opens a pool on `database`; creates the database when it is missing and the login may. */
   open(options: ControlOptions): Promise<Knex>;
   /** A driver's error as ours; `doing` completes "could not …". Never throws, never repeats a secret or a bound value. */

@@ -24,7 +24,8 @@ export const SETTINGS = {
     min: 1,
     max: 3600,
     unit: 's',
-    description: 'How often the control tables are read, and sources that are polled are asked for changes',
+    description:
+      'How often the control tables are read, and sources that are polled are asked for changes (sooner while they have some)',
   },
   verification_interval_minutes: {
     default: 5,

@@ -175,21 +175,23 @@ export class CopyJob {
     await run.finish('ERROR', { error: { code: error.code, message: error.message } });
     const attempts = (mapping.row.state?.attempts ?? 0) + 1;
     const retries = error.retry === 'backoff' && attempts <= settings().max_retry_attempts;
-    // A table that is served goes on being served; whether it still is, its stream may have decided meanwhile.
-    const failed = (retryInSeconds: { served: number | null; otherwise: number }) =>
-      control.states.change(mappingUid, (now) =>
-        isServed(now)
-          ? { ...details, attempts: retries ? attempts : 0, retryInSeconds: retryInSeconds.served }
-          : { ...details, attempts: retries ? attempts : 0, retryInSeconds: retryInSeconds.otherwise, state: 'failed' },
-      );
-    const { retry_delay_seconds, failed_retry_minutes } = settings();
-    if (retries) {
-      await failed({ served: retry_delay_seconds, otherwise: retry_delay_seconds });
-      return;
+    if (!retries) {
+      if (error.code === 'BACKLOG_FULL') await copies?.abandon(mappingUid);
+      await control.requests.finish(requestId, {
+        outcome: 'failed',
+        errorCode: error.code,
+        errorMessage: error.message,
+      });
     }
-    if (error.code === 'BACKLOG_FULL') await copies?.abandon(mappingUid);
-    await control.requests.finish(requestId, { outcome: 'failed', errorCode: error.code, errorMessage: error.message });
-    await failed({ served: null, otherwise: failed_retry_minutes * 60 });
+    const { retry_delay_seconds, failed_retry_minutes } = settings();
+    const delay = retries ? retry_delay_seconds : null;
+    const noted = { ...details, attempts: retries ? attempts : 0 };
+    // A table that is served goes on being served; whether it still is, its stream may have decided meanwhile.
+    await control.states.change(mappingUid, (now) =>
+      isServed(now)
+        ? { ...noted, retryInSeconds: delay }
+        : { ...noted, retryInSeconds: delay ?? failed_retry_minutes * 60, state: 'failed' },
+    );
   }
 }
 

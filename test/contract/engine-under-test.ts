@@ -3,6 +3,7 @@
  * speak the contract only (src/engines/contract.ts), so that every engine is held to the same sentences.
  */
 import type { EngineDatabase } from '../../src/engines/contract.ts';
+import { engineOf } from '../../src/engines/registry.ts';
 import type { Cell } from '../../src/model/changes.ts';
 import type { Column, Table, TableName } from '../../src/model/tables.ts';
 import type { LogicalType } from '../../src/model/types.ts';
@@ -11,7 +12,7 @@ export interface ContractDatabase {
   /** A handle of the engine; closed with the database. */
   readonly handle: EngineDatabase;
   /** Another handle of the same database, as another process would have. */
-  another(): EngineDatabase;
+  readonly another: () => EngineDatabase;
   /** The schema in which the suites make their tables. */
   readonly schema: string;
   /** Runs one statement, as a user of the database. */
@@ -32,6 +33,28 @@ export interface EngineUnderTest {
   database(): Promise<ContractDatabase>;
   /** Rewrites the table so that its rows move (a copy by chunks has to start again). */
   rewrite(database: ContractDatabase, table: TableName): Promise<void>;
+}
+
+/** The part of a registration that is the same for every engine: handles of its database, as processes have them. */
+export function handlesOf(url: string): Pick<ContractDatabase, 'handle' | 'another'> & {
+  close: () => Promise<void>;
+} {
+  const handles: EngineDatabase[] = [];
+  const another = () => {
+    const handle = engineOf(url).open({
+      connectionString: url,
+      database: null,
+      installation: { uid: 'contract' },
+      applicationName: 'contract',
+    });
+    handles.push(handle);
+    return handle;
+  };
+  return {
+    handle: another(),
+    another,
+    close: async () => void (await Promise.all(handles.map((handle) => handle.close()))),
+  };
 }
 
 const TEXT: LogicalType = { kind: 'text', length: null, fixed: false, nul: false };

@@ -1,12 +1,10 @@
 /** MySQL and MariaDB in the contract suites. What is special to them is tested in test/engines/mysql. */
-import type { EngineDatabase } from '../../src/engines/contract.ts';
 import { quoteIdentifier, quoteTable } from '../../src/engines/mysql/sql.ts';
 import { declare } from '../../src/engines/mysql/types.ts';
-import { engineOf } from '../../src/engines/registry.ts';
 import { createMysqlDatabase, requireMysql, type MysqlUnderTest } from '../support/mysql.ts';
 import { changesSuite } from './changes.suite.ts';
 import { checksumSuite } from './checksum.suite.ts';
-import type { ContractDatabase, EngineUnderTest } from './engine-under-test.ts';
+import { handlesOf, type ContractDatabase, type EngineUnderTest } from './engine-under-test.ts';
 import { snapshotSuite } from './snapshot.suite.ts';
 
 describe('contract: mysql', () => {
@@ -20,20 +18,9 @@ describe('contract: mysql', () => {
     database: async (): Promise<ContractDatabase> => {
       if (!server) throw new Error('no server');
       const database = await createMysqlDatabase(server, 'contract');
-      const handles: EngineDatabase[] = [];
-      const open = () => {
-        const handle = engineOf(database.url).open({
-          connectionString: database.url,
-          database: null,
-          installation: { uid: 'contract' },
-          applicationName: 'contract',
-        });
-        handles.push(handle);
-        return handle;
-      };
+      const { close, ...handles } = handlesOf(database.url);
       return {
-        handle: open(),
-        another: open,
+        ...handles,
         schema: '',
         execute: async (sql) => void (await database.query(sql)),
         create: (table) => {
@@ -51,7 +38,7 @@ describe('contract: mysql', () => {
           return rows.map((row) => columns.map((column) => row[column]?.toString() ?? null));
         },
         drop: async () => {
-          await Promise.all(handles.map((handle) => handle.close()));
+          await close();
           await database.drop();
         },
       };

@@ -1,11 +1,9 @@
 /** PostgreSQL in the contract suites. What is special to it is tested in test/engines/postgres. */
-import { engineOf } from '../../src/engines/registry.ts';
-import type { EngineDatabase } from '../../src/engines/contract.ts';
 import { createDatabase } from '../support/postgres.ts';
 import { applySuite } from './apply.suite.ts';
 import { changesSuite } from './changes.suite.ts';
 import { checksumSuite } from './checksum.suite.ts';
-import type { ContractDatabase, EngineUnderTest } from './engine-under-test.ts';
+import { handlesOf, type ContractDatabase, type EngineUnderTest } from './engine-under-test.ts';
 import { snapshotSuite } from './snapshot.suite.ts';
 
 const quote = (name: string) => `"${name.replaceAll('"', '""')}"`;
@@ -14,20 +12,9 @@ const postgres: EngineUnderTest = {
   name: 'postgres',
   database: async (): Promise<ContractDatabase> => {
     const database = await createDatabase('contract');
-    const handles: EngineDatabase[] = [];
-    const open = () => {
-      const handle = engineOf(database.url).open({
-        connectionString: database.url,
-        database: null,
-        installation: { uid: 'contract' },
-        applicationName: 'contract',
-      });
-      handles.push(handle);
-      return handle;
-    };
+    const { close, ...handles } = handlesOf(database.url);
     return {
-      handle: open(),
-      another: open,
+      ...handles,
       schema: 'public',
       execute: async (sql) => void (await database.query(sql)),
       quote: (table) => `${quote(table.schema)}.${quote(table.table)}`,
@@ -39,7 +26,7 @@ const postgres: EngineUnderTest = {
         return rows.map((row) => columns.map((column) => row[column] ?? null));
       },
       drop: async () => {
-        await Promise.all(handles.map((handle) => handle.close()));
+        await close();
         await database.drop();
       },
     };

@@ -1,11 +1,9 @@
 /** SQL Server in the contract suites. What is special to it is tested in test/engines/sqlserver. */
-import { engineOf } from '../../src/engines/registry.ts';
-import type { EngineDatabase } from '../../src/engines/contract.ts';
 import { createSqlServerDatabase, requireSqlServer, type SqlServerUnderTest } from '../support/sqlserver.ts';
 import { applySuite } from './apply.suite.ts';
 import { changesSuite } from './changes.suite.ts';
 import { checksumSuite } from './checksum.suite.ts';
-import type { ContractDatabase, EngineUnderTest } from './engine-under-test.ts';
+import { handlesOf, type ContractDatabase, type EngineUnderTest } from './engine-under-test.ts';
 import { snapshotSuite } from './snapshot.suite.ts';
 
 const quote = (name: string) => `[${name.replaceAll(']', ']]')}]`;
@@ -20,20 +18,9 @@ describe('contract: sqlserver', () => {
     name: 'sqlserver',
     database: async (): Promise<ContractDatabase> => {
       const database = await createSqlServerDatabase(server, 'contract');
-      const handles: EngineDatabase[] = [];
-      const open = () => {
-        const handle = engineOf(database.url).open({
-          connectionString: database.url,
-          database: null,
-          installation: { uid: 'contract' },
-          applicationName: 'contract',
-        });
-        handles.push(handle);
-        return handle;
-      };
+      const { close, ...handles } = handlesOf(database.url);
       return {
-        handle: open(),
-        another: open,
+        ...handles,
         schema: 'dbo',
         capture: async ({ schema, table }) => {
           await database.enableCdc();
@@ -49,7 +36,7 @@ describe('contract: sqlserver', () => {
           return rows.map((row) => columns.map((_, i) => (row[`c${i}`] ?? null) as string | null));
         },
         drop: async () => {
-          await Promise.all(handles.map((handle) => handle.close()));
+          await close();
           await database.drop();
         },
       };

@@ -1,7 +1,7 @@
 /** SQL Server as the destination of processes that are killed and frozen. */
 import { expect } from 'chai';
 import type { Failpoint } from '../../src/model/failpoint.ts';
-import { ChildService, expireLeases, type Failpoints } from '../support/child-service.ts';
+import { ChildServices, type Failpoints } from '../support/child-service.ts';
 import { eventually } from '../support/service.ts';
 import { requireSqlServer } from '../support/sqlserver.ts';
 import { createWorldToSqlServer, type WorldToSqlServer } from '../support/sqlserver-world.ts';
@@ -12,20 +12,15 @@ const STREAM_POINTS: readonly Failpoint[] = ['stream.before-commit', 'stream.aft
 describe('kills and frozen owners, PostgreSQL → SQL Server', function () {
   this.timeout(240_000);
   let world: WorldToSqlServer;
-  const services: ChildService[] = [];
-  const start = async (failpoints: Failpoints = {}) => {
-    await expireLeases(world);
-    const service = await ChildService.start(world, failpoints);
-    services.push(service);
-    return service;
-  };
+  const services = new ChildServices();
+  const start = (failpoints?: Failpoints) => services.start(world, failpoints);
   beforeEach(async function () {
     world = await createWorldToSqlServer(await requireSqlServer(this), { copy_chunk_bytes: 65_536 });
     await world.source.query('CREATE TABLE t (id int PRIMARY KEY, v text)');
     await world.source.query(`INSERT INTO t SELECT i, repeat('x', 500) FROM generate_series(1, 600) i`);
   });
   afterEach(async () => {
-    await Promise.all(services.splice(0).map((service) => service.kill()));
+    await services.killAll();
     await world?.close();
   });
   /** What is not the same when it is applied twice: keys move on. */

@@ -1,7 +1,7 @@
 /** Kills around the swap of a full sync, and what the control tables and the destination say afterwards. */
 import { expect } from 'chai';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { ChildService, expireLeases, type Failpoints } from '../support/child-service.ts';
+import { ChildServices, type Failpoints } from '../support/child-service.ts';
 import { createWorld, equal, eventually, type World } from '../support/service.ts';
 
 const FLIP_POINTS = ['stream.after-commit', 'request.created', 'trigger.reset'] as const;
@@ -10,13 +10,8 @@ describe('kills around the swap', function () {
   this.timeout(60_000);
   let world: World;
   let mapping: number;
-  const services: ChildService[] = [];
-  const start = async (failpoints: Failpoints = {}) => {
-    await expireLeases(world);
-    const service = await ChildService.start(world, failpoints);
-    services.push(service);
-    return service;
-  };
+  const services = new ChildServices();
+  const start = (failpoints?: Failpoints) => services.start(world, failpoints);
   const ask = () => world.control.query('UPDATE table_mappings SET is_full_sync = 1 WHERE mapping_id = $1', [mapping]);
   const generation = async () => {
     const [row] = await world.destination.query<{ last_generation: number }>(
@@ -43,7 +38,7 @@ describe('kills around the swap', function () {
     await first.kill();
   });
   afterEach(async () => {
-    await Promise.all(services.splice(0).map((service) => service.kill()));
+    await services.killAll();
     await world.close();
   });
 

@@ -1,7 +1,7 @@
 /** Large transactions where not everything goes well: groups that stand apart, mappings that fail, sessions that end. */
 import { expect } from 'chai';
 import { audit, repeats } from '../crash/audit.ts';
-import { ChildService, expireLeases, type Failpoints } from '../support/child-service.ts';
+import { ChildServices, type Failpoints } from '../support/child-service.ts';
 import { createWorld, equal, eventually, type World } from '../support/service.ts';
 
 const LONG = Boolean(process.env['SLUICE_TEST_LONG']);
@@ -9,20 +9,15 @@ const LONG = Boolean(process.env['SLUICE_TEST_LONG']);
 describe('large transactions in trouble', function () {
   this.timeout(60_000);
   let world: World;
-  const services: ChildService[] = [];
-  const start = async (failpoints: Failpoints = {}) => {
-    await expireLeases(world);
-    const service = await ChildService.start(world, failpoints);
-    services.push(service);
-    return service;
-  };
+  const services = new ChildServices();
+  const start = (failpoints?: Failpoints) => services.start(world, failpoints);
 
   beforeEach(async () => {
     world = await createWorld({ batch_max_bytes: 64 * 1024 });
     await world.source.query(`CREATE TABLE t (id int PRIMARY KEY, v text); CREATE TABLE u (LIKE t INCLUDING ALL)`);
   });
   afterEach(async () => {
-    await Promise.all(services.splice(0).map((service) => service.kill()));
+    await services.killAll();
     await world.close();
   });
 

@@ -1,20 +1,15 @@
 /** Where the stream stands after a kill: nothing lost, nothing done twice, nothing forgotten by the source too early. */
 import { expect } from 'chai';
 import { audit, repeats } from '../crash/audit.ts';
-import { ChildService, expireLeases, type Failpoints } from '../support/child-service.ts';
+import { ChildServices, type Failpoints } from '../support/child-service.ts';
 import { createWorld, equal, eventually, type World } from '../support/service.ts';
 
 describe('positions and kills', function () {
   this.timeout(60_000);
   let world: World;
-  const services: ChildService[] = [];
+  const services = new ChildServices();
 
-  const start = async (failpoints: Failpoints = {}) => {
-    await expireLeases(world);
-    const service = await ChildService.start(world, failpoints);
-    services.push(service);
-    return service;
-  };
+  const start = (failpoints?: Failpoints) => services.start(world, failpoints);
   /** Table t, streamed and audited; the process that copied it is gone. */
   const streamed = async () => {
     await world.source.query('CREATE TABLE t (id int PRIMARY KEY, v text)');
@@ -36,7 +31,7 @@ describe('positions and kills', function () {
     world = await createWorld({ batch_max_bytes: 64 * 1024 });
   });
   afterEach(async () => {
-    await Promise.all(services.splice(0).map((service) => service.kill()));
+    await services.killAll();
     await world.close();
   });
 

@@ -122,3 +122,20 @@ export async function expireLeases(world: World, of?: ChildService): Promise<voi
     [of?.pid ?? null],
   );
 }
+
+/** The services of one test; all of them are killed at its end. */
+export class ChildServices {
+  readonly #started: ChildService[] = [];
+
+  /** Those that were killed before it leave no leases to wait for. */
+  async start(world: World, failpoints: Failpoints = {}): Promise<ChildService> {
+    await expireLeases(world);
+    const service = await ChildService.start(world, failpoints);
+    this.#started.push(service);
+    return service;
+  }
+
+  async killAll(): Promise<void> {
+    await Promise.all(this.#started.splice(0).map((service) => service.kill()));
+  }
+}

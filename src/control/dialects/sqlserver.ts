@@ -10,6 +10,7 @@ import { sqlServerLogin } from '../../engines/sqlserver/login.ts';
 import { isKeyValueString } from '../../model/key-value-string.ts';
 import type { ControlDialect, ControlOptions, CounterRow, Queries } from '../context.ts';
 import { SqlServerClient, type SessionSettings } from './sqlserver-client.ts';
+import { dataflowTables } from './sqlserver-dataflow.ts';
 import { classifySqlServer, numberOf } from './sqlserver-errors.ts';
 
 const { knex: makeKnex } = knexModule;
@@ -48,6 +49,7 @@ export const sqlserverDialect: ControlDialect = {
   name: 'sqlserver',
   schemes: SQLSERVER_SCHEMES,
   understands: isKeyValueString,
+  dataflow: dataflowTables,
   open,
   classify: classifySqlServer,
   isDuplicate: (thrown) => UNIQUE_VIOLATIONS.includes(numberOf(thrown) ?? 0),

@@ -8,6 +8,7 @@
  * (float-text.ts); uuid in lower case; money as decimal with four digits.
  */
 import type { LogicalType } from '../../model/types.ts';
+import { DOUBLE_BYTE_PAGES } from './tds/code-pages.ts';
 
 export const ENGINE = 'sqlserver';
 
@@ -75,8 +76,9 @@ interface Entry {
   readonly select?: (column: string, args: readonly number[]) => string;
 }
 
-/** UTF-8 and the double-byte ones of East Asia: a character takes one byte or several. */
-const MULTI_BYTE_PAGES = new Set([932, 936, 949, 950, 65001]);
+const UTF_8 = 65001;
+/** A character takes one byte or several. */
+const MULTI_BYTE_PAGES: ReadonlySet<number> = new Set([...DOUBLE_BYTE_PAGES, UTF_8]);
 const text = (length: number | null, fixed: boolean, codePage: number | null = null): LogicalType => {
   const type = { kind: 'text', length, fixed, nul: true } as const;
   if (codePage === null) return type;

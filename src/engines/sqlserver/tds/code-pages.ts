@@ -8,7 +8,9 @@ import iconv from 'iconv-lite';
 export type CodePage = Int32Array;
 
 const SINGLE = /^CP(?:874|125\d|437|850)$/;
-const DOUBLE = /^CP(?:932|936|949|950)$/;
+/** Of East Asia: a character takes one byte or two. */
+export const DOUBLE_BYTE_PAGES = [932, 936, 949, 950] as const;
+const DOUBLE = new RegExp(`^CP(?:${DOUBLE_BYTE_PAGES.join('|')})$`);
 const REPLACEMENT = 0xfffd;
 
 const pages = new Map<string, CodePage | null>();

@@ -1,5 +1,5 @@
 /**
- * Takes the rows out of a response's token stream (MS-TDS 2.2.7) and makes cells of them, exactly (tds-cells.ts); everything else
+ * Takes the rows out of a response's token stream (MS-TDS 2.2.7) and makes cells of them, exactly (cells.ts); everything else
  * goes on to the driver, byte for byte. The driver's own row parser makes an object of every value, doubles of decimals, and drops
  * the zone of a datetimeoffset.
  */

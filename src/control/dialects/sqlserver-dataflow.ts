@@ -1,56 +1,19 @@
-/** What becomes of each table of dbaops-dataflow: statements of SQL Server, where that tool keeps its tables. */
-
-/** Its tables of all times. */
-export const OLD_TABLES = [
-  'source_servers',
-  'server_connections',
-  'flows',
-  'table_mappings',
-  'config',
-  'sync_status',
-  'sync_logs',
-  'error_logs',
-  'verification_logs',
-  'logs',
-] as const;
+/**
+ * dbaops-dataflow keeps its tables on SQL Server: what becomes of each of them, and the statements that do it (../dataflow.ts).
+ */
+import type { DataflowTables, Queries } from '../context.ts';
+import type { Columns, Copy, Layout, OldTable } from '../dataflow-layouts.ts';
 
 /** Its views hold nothing, and ours have these names. */
-export const OLD_VIEWS = ['v_sync_summary', 'v_recent_errors', 'v_recent_logs'] as const;
+const OLD_VIEWS = ['v_sync_summary', 'v_recent_errors', 'v_recent_logs'] as const;
 
-export type OldTable = (typeof OLD_TABLES)[number];
-
-/** What `table_mappings` refers to says which generation it is of: the tool's script never altered a table that was there. */
-export type Layout = 'source_servers' | 'server_connections' | 'flows';
-
-/** Columns by table, all in small letters. */
-export type Columns = ReadonlyMap<string, ReadonlySet<string>>;
-
-export interface Copy {
-  readonly from: OldTable;
-  readonly to: string;
-  /** Column of ours → expression over the old row `o`. */
-  readonly values: Readonly<Record<string, string>>;
-  readonly where?: string;
-  /** An old column that orders the new rows; with `keepsId` it is the number that stays. */
-  readonly order: string;
-  readonly keepsId?: boolean;
-}
-
-export function layoutOf(columns: Columns): Layout | null {
-  const mappings = columns.get('table_mappings');
-  if (mappings?.has('flow_id') && columns.has('flows')) return 'flows';
-  if (mappings?.has('source_server_id') && columns.has('server_connections')) return 'server_connections';
-  if (mappings?.has('server_id') && columns.has('source_servers')) return 'source_servers';
-  return null;
-}
-
-/** `place`: where an old table is by now. `settings`: names of ours. */
-export function copiesOf(
+function copiesOf(
   layout: Layout,
   columns: Columns,
-  place: (table: OldTable) => string,
+  called: (table: OldTable) => string,
   settings: readonly string[],
 ): Copy[] {
+  const place = (table: OldTable) => `dbo.${called(table)}`;
   const old = (table: OldTable, column: string, otherwise = 'NULL') =>
     columns.get(table)?.has(column) ? `o.${column}` : otherwise;
   const all = [
@@ -256,3 +219,49 @@ function logsOf(layout: Layout, old: Old): Copy[] {
     },
   ];
 }
+
+async function readColumns(queries: Queries): Promise<Columns> {
+  const rows = await queries.raw<{ table_name: string; column_name: string }[]>(
+    `SELECT t.name AS table_name, c.name AS column_name FROM sys.tables AS t JOIN sys.columns AS c ON c.object_id = t.object_id
+     WHERE t.schema_id = SCHEMA_ID(N'dbo')`,
+  );
+  const found = new Map<string, Set<string>>();
+  for (const row of rows) {
+    const name = row.table_name.toLowerCase();
+    const columns = found.get(name) ?? new Set();
+    found.set(name, columns.add(row.column_name.toLowerCase()));
+  }
+  return found;
+}
+
+async function carry(queries: Queries, { to, values, where, order, keepsId }: Copy, from: string): Promise<void> {
+  const names = Object.keys(values);
+  const insert =
+    `INSERT INTO dbo.${to} (${names.join(', ')}) SELECT ${names.map((name) => values[name]).join(', ')} ` +
+    `FROM dbo.${from} AS o ${where === undefined ? '' : `WHERE ${where}`} ORDER BY o.${order}`;
+  // One batch: the setting is the session's, and holds for one table at a time.
+  await queries.raw(
+    keepsId ? `SET IDENTITY_INSERT dbo.${to} ON; ${insert}; SET IDENTITY_INSERT dbo.${to} OFF` : insert,
+  );
+}
+
+async function count(queries: Queries, table: string, where = '1 = 1'): Promise<number> {
+  const [row] = await queries.raw<{ n: unknown }[]>(`SELECT COUNT_BIG(*) AS n FROM dbo.${table} AS o WHERE ${where}`);
+  return Number(row?.n);
+}
+
+function renameSql(from: string, to: string): string {
+  return `EXEC sp_rename N'dbo.${from}', N'${to}', N'OBJECT'`;
+}
+
+export const dataflowTables: DataflowTables = {
+  readColumns,
+  renameSql,
+  keep: async (queries, renamed) => {
+    for (const view of OLD_VIEWS) await queries.raw(`DROP VIEW IF EXISTS dbo.${view}`);
+    for (const { from, to } of renamed) await queries.raw(renameSql(from, to));
+  },
+  copies: copiesOf,
+  carry,
+  count,
+};
