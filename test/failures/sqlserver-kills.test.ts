@@ -6,7 +6,7 @@ import { requireSqlServer } from '../support/sqlserver.ts';
 import { createSqlServerPair, numbers, type SqlServerPair } from '../support/sqlserver-pair.ts';
 
 /** Between two transactions of a writer. */
-const PACE_MS = 20;
+const PACE_MS = 50;
 
 describe('SQL Server to SQL Server: kills', function () {
   this.timeout(300_000);
