@@ -1,9 +1,7 @@
 /** The service as a process of its own (`sluice run`): to be killed, frozen and told to stop. */
 import { spawn } from 'node:child_process';
-import { createRequire } from 'node:module';
-import path from 'node:path';
-import { fileURLToPath, pathToFileURL } from 'node:url';
 import { testServer } from '../support/postgres.ts';
+import { SLUICE } from '../support/program.ts';
 import { eventually } from '../support/service.ts';
 
 export interface ChildService {
@@ -19,10 +17,6 @@ export interface ChildService {
   stop(): Promise<void>;
 }
 
-const root = path.join(path.dirname(fileURLToPath(import.meta.url)), '../..');
-const main = path.join(root, 'src/cli/main.ts');
-const tsx = pathToFileURL(createRequire(import.meta.url).resolve('tsx')).href;
-
 export async function startChild(
   controlDatabase: string,
   options: Readonly<Record<string, string>> = {},
@@ -34,8 +28,7 @@ export async function startChild(
     CONTROL_DATABASE: controlDatabase,
     ...options,
   };
-  const child = spawn(process.execPath, [`--import=${tsx}`, main, 'run'], {
-    cwd: root,
+  const child = spawn(process.execPath, [...SLUICE, 'run'], {
     env: variables,
     stdio: ['ignore', 'ignore', 'pipe'],
   });

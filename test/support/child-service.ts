@@ -1,11 +1,9 @@
 /** `sluice run` as a process of its own, so that a test can kill, freeze and thaw it. */
 import { spawn, type ChildProcess } from 'node:child_process';
-import { fileURLToPath } from 'node:url';
 import type { Failpoint } from '../../src/model/failpoint.ts';
 import { testServer } from './postgres.ts';
+import { SLUICE } from './program.ts';
 import { eventually, type World } from './service.ts';
-
-const MAIN = fileURLToPath(new URL('../../src/cli/main.ts', import.meta.url));
 
 /** What of the log is kept for a failing test's message. */
 const LOG_LINES = 400;
@@ -50,7 +48,7 @@ export class ChildService {
   static async start(world: World, failpoints: Failpoints = {}): Promise<ChildService> {
     const server = await testServer();
     const own = Object.entries(process.env).filter(([name]) => !/^(DEST_|CONFIG_|CONTROL_|SLUICE_|LOG_|PG)/.test(name));
-    const child = spawn(process.execPath, ['--import=tsx', MAIN, 'run'], {
+    const child = spawn(process.execPath, [...SLUICE, 'run'], {
       env: {
         ...Object.fromEntries(own),
         DEST_URL: server.url(),
