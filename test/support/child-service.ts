@@ -44,19 +44,23 @@ export class ChildService {
     );
   }
 
-  /** Starts the service on the world's control database. */
-  static async start(world: World, failpoints: Failpoints = {}): Promise<ChildService> {
-    const server = await testServer();
+  /** Starts the service on the world's control database; `variables` of its environment come before what is set here. */
+  static async start(
+    world: { readonly control: { readonly name: string } },
+    failpoints: Failpoints = {},
+    variables: Readonly<Record<string, string>> = {},
+  ): Promise<ChildService> {
     const own = Object.entries(process.env).filter(([name]) => !/^(DEST_|CONFIG_|CONTROL_|SLUICE_|LOG_|PG)/.test(name));
     const child = spawn(process.execPath, [...SLUICE, 'run'], {
       env: {
         ...Object.fromEntries(own),
-        DEST_URL: server.url(),
+        DEST_URL: variables['DEST_URL'] ?? (await testServer()).url(),
         CONTROL_DATABASE: world.control.name,
         LOG_LEVEL: 'debug',
         SLUICE_FAILPOINTS: Object.entries(failpoints)
           .map(([name, action]) => `${name}=${action}`)
           .join(','),
+        ...variables,
       },
       stdio: ['ignore', 'pipe', 'pipe'],
     });
@@ -100,9 +104,13 @@ export class ChildService {
   /** Waits until a line of its log contains `text`. */
   async says(text: string, ms = 20_000): Promise<void> {
     await eventually(async () => {
-      if (!this.log.some((line) => line.includes(text)))
-        throw new Error(`the service did not say “${text}”:\n${this.lastWords()}`);
+      if (this.count(text) === 0) throw new Error(`the service did not say “${text}”:\n${this.lastWords()}`);
     }, ms);
+  }
+
+  /** Lines of its log that contain `text`. */
+  count(text: string): number {
+    return this.log.filter((line) => line.includes(text)).length;
   }
 
   lastWords(lines = 40): string {
