@@ -1,6 +1,7 @@
 /** Sessions of one MySQL or MariaDB database: a small pool for short queries, and sessions of their own for readers, loaders and appliers. */
 import { readFileSync } from 'node:fs';
 import type { Socket } from 'node:net';
+import type { Readable } from 'node:stream';
 import mysql from 'mysql2';
 import { SluiceError } from '../../model/errors.ts';
 import { parseMysqlAddress, type MysqlAddress } from './address.ts';
@@ -75,6 +76,24 @@ export class Session implements PooledSession {
     );
   }
 
+  /** Several statements in one round trip: the rows of each of them, none for those that give no rows. */
+  async batch(doing: string, statements: readonly string[]): Promise<Row[][]> {
+    const result = await this.#send(doing, statements.join(';\n'), []);
+    const all: readonly unknown[] = statements.length > 1 && Array.isArray(result) ? (result as unknown[]) : [result];
+    return all.map((each) => (Array.isArray(each) ? (each as Record<string, unknown>[]).map(exact) : []));
+  }
+
+  /** One statement that gives no rows: how many it touched, and of how many warnings the server tells. `file`: of LOAD DATA LOCAL. */
+  async change(
+    doing: string,
+    text: string,
+    values: readonly Parameter[] = [],
+    file?: () => Readable,
+  ): Promise<{ rows: number; warnings: number }> {
+    const result = (await this.#send(doing, text, values, file)) as mysql.ResultSetHeader;
+    return { rows: Number(result.affectedRows), warnings: Number(result.warningStatus) };
+  }
+
   /** Runs `work` in a transaction; rolls back when it throws. */
   async transaction<T>(begin: string, work: () => Promise<T>): Promise<T> {
     await this.run('begin a transaction', [begin]);
@@ -119,7 +138,7 @@ export class Session implements PooledSession {
     return new SluiceError('CONNECTION_LOST', `could not ${doing}: the connection was lost`, { cause: error });
   }
 
-  #send(doing: string, text: string, values: readonly Parameter[]): Promise<unknown> {
+  #send(doing: string, text: string, values: readonly Parameter[], file?: () => Readable): Promise<unknown> {
     if (this.lost) return Promise.reject(this.failure(doing, this.lost));
     return new Promise((resolve, reject) => {
       // The driver forgets its commands when the connection is destroyed.
@@ -131,7 +150,8 @@ export class Session implements PooledSession {
         if (error) reject(this.failure(doing, error));
         else resolve(result);
       };
-      if (values.length === 0) this.driver.query({ sql: text, typeCast: asText }, done);
+      const options = { sql: text, typeCast: asText, ...(file ? { infileStreamFactory: file } : {}) };
+      if (values.length === 0) this.driver.query(options, done);
       else
         this.driver.execute(
           { sql: text, values: values.map(forDriver), typeCast: asText },
@@ -188,6 +208,11 @@ export class Connection {
     this.#plainText = this.address.sslMode === 'disabled';
     this.#config = driverConfiguration(this.address, this.database, options.applicationName);
     this.#pool = new SessionPool(this.database ?? '(none)', options.maxSessions ?? 4);
+  }
+
+  /** Null: no session was opened yet. */
+  get kind(): ServerKind | null {
+    return this.#kind;
   }
 
   /** A session of the caller's own; end it with `release`. */
