@@ -36,12 +36,14 @@ export interface ServerKind {
   readonly isMariaDb: boolean;
   /** As the server says it. */
   readonly version: string;
+  /** LOAD DATA LOCAL; no longer, once it was refused. */
+  allowsInfile: boolean;
 }
 
 /** One connection, in our hands only. */
 export class Session implements PooledSession {
   readonly driver: mysql.Connection;
-  kind: ServerKind = { isMariaDb: false, version: '' };
+  kind: ServerKind = { isMariaDb: false, version: '', allowsInfile: true };
   /** Set once the connection is gone; whoever holds the session must open another. */
   lost: Error | null = null;
 
@@ -274,9 +276,12 @@ export class Connection {
   }
 
   async #learn(session: Session): Promise<ServerKind> {
-    const [row] = await session.query('ask for the version', 'SELECT VERSION() AS version');
+    const [row] = await session.query(
+      'ask for the version',
+      'SELECT VERSION() AS version, @@GLOBAL.local_infile AS allowed',
+    );
     const version = String(row?.['version'] ?? '');
-    return { isMariaDb: /mariadb/i.test(version), version };
+    return { isMariaDb: /mariadb/i.test(version), version, allowsInfile: String(row?.['allowed']) === '1' };
   }
 }
 

@@ -59,6 +59,20 @@ const boolean: ValueWriter = {
 
 const bits: ValueWriter = { text: textOf, expression: (value) => `CAST(${value} AS UNSIGNED)`, isFree: false };
 
+/** The server reads a double and refuses what is past the largest float: whose shortest digits are, a little. */
+const float32: ValueWriter = {
+  text: (cell) => {
+    const text = textOf(cell);
+    const value = text === null ? NaN : Math.fround(Number(text));
+    return Number.isFinite(value) && value !== 0 ? String(value) : text;
+  },
+  expression: null,
+  isFree: false,
+};
+
+/** With fewer digits a year is one of this century or the last. */
+const year: ValueWriter = { text: (cell) => textOf(cell)?.padStart(4, '0') ?? null, expression: null, isFree: false };
+
 /** Cells are in UTC, as our sessions are. */
 const instant: ValueWriter = {
   text: (cell) => {
@@ -92,6 +106,8 @@ const geometry: ValueWriter = {
 
 export function valueWriter(column: Pick<Column, 'nativeType'>): ValueWriter {
   const { nativeType } = column;
+  const { name } = parseNativeType(nativeType);
+  if (name === 'year') return year;
   switch (cellForm(nativeType)) {
     case 'bytes':
       return bytes;
@@ -103,8 +119,10 @@ export function valueWriter(column: Pick<Column, 'nativeType'>): ValueWriter {
       return boolean;
     case 'instant':
       return instant;
+    case 'float32':
+      return float32;
     case 'text':
-      return isCharacter(nativeType) || parseNativeType(nativeType).name === 'json' ? free : plain;
+      return isCharacter(nativeType) || name === 'json' ? free : plain;
     default:
       return plain;
   }

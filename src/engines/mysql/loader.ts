@@ -10,7 +10,7 @@ import { SluiceError } from '../../model/errors.ts';
 import { displayName, type Column, type TableName } from '../../model/tables.ts';
 import type { RowStream } from '../contract.ts';
 import { numberOf } from '../row-values.ts';
-import type { Parameter, ServerKind, Session } from './connection.ts';
+import type { Parameter, Session } from './connection.ts';
 import { errorNumber } from './errors.ts';
 import { refused, valueWriter, type ValueWriter } from './load-values.ts';
 import { quoteIdentifier, quoteTable } from './sql.ts';
@@ -25,8 +25,6 @@ export interface LoadOptions {
 const DUPLICATE = 1062;
 /** The server or the client does not allow LOAD DATA LOCAL. */
 const NOT_ALLOWED: ReadonlySet<number> = new Set([1148, 3948, 4166]);
-/** Servers (as one handle knows them) that are not asked again. */
-const withoutInfile = new WeakSet<ServerKind>();
 
 const CHUNK_CHARACTERS = 64 * 1024;
 /** Of one INSERT; the protocol counts placeholders in 16 bits. */
@@ -87,7 +85,7 @@ class Load {
   }
 
   async run(batches: AsyncGenerator<RowBatch, void, void>): Promise<number> {
-    if (!withoutInfile.has(this.#session.kind)) {
+    if (this.#session.kind.allowsInfile) {
       let isAsked = false;
       let failure: { readonly error: unknown } | null = null;
       let stream: Readable | null = null;
@@ -104,7 +102,7 @@ class Load {
       } catch (error) {
         if (failure !== null) throw (failure as { readonly error: unknown }).error;
         if (isAsked || !NOT_ALLOWED.has(errorNumber(error) ?? 0)) throw error;
-        withoutInfile.add(this.#session.kind);
+        this.#session.kind.allowsInfile = false;
       } finally {
         (stream as Readable | null)?.destroy();
       }
