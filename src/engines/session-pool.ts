@@ -48,6 +48,8 @@ export class SessionPool<S extends PooledSession> {
   }
 
   async giveBack(session: S): Promise<void> {
+    // Two users of one session would be in each other's transactions.
+    if (this.#idle.includes(session)) throw new SluiceError('INTERNAL', 'a session was given back twice');
     if (this.#closed || session.lost || this.#idle.length >= this.#maxIdle) await this.release(session);
     else this.#idle.push(session);
   }

@@ -222,6 +222,17 @@ export function applySuite(engine: EngineUnderTest): void {
       expect(await rows()).to.have.length(1);
     });
 
+    it('F65: calls side by side, after others that found nothing to do, each have a session of their own', async () => {
+      const unknown = '00000000-0000-4000-8000-00000000000f';
+      const { copies } = destination;
+      await copies.forget(unknown);
+      expect(await copies.hold(unknown, 500)).to.equal(false);
+      expect(await copies.adopt({ ...request(table, 0, ++epoch), group: 'nobody' })).to.equal(false);
+      await adopt();
+      const states = await Promise.all(Array.from({ length: 6 }, () => copies.states([MAPPING])));
+      expect(states.map(([state]) => state?.mappingUid)).to.deep.equal(Array.from({ length: 6 }, () => MAPPING));
+    });
+
     it('F08: a copy replaces the rows in one instant, with what changed meanwhile', async () => {
       await adopt();
       await insertItems(database, table.name, numbers(1, 50), 'old');

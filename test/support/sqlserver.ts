@@ -85,7 +85,7 @@ export async function findSqlServer(): Promise<SqlServerUnderTest | string> {
 
 /** To be called in a `before` hook: skips its tests where there is no server. */
 export async function requireSqlServer(context: Context): Promise<SqlServerUnderTest> {
-  context.timeout(60_000);
+  context.timeout(120_000);
   const found = await findSqlServer();
   return typeof found === 'string' ? skip(context, found) : found;
 }

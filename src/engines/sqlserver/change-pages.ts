@@ -6,7 +6,7 @@ import { BOOKKEEPING, type RowPlace } from './change-rows.ts';
 import { lsnBytes, type Lsn } from './position.ts';
 import { readRows } from './rows.ts';
 import { quoteIdentifier } from './sql.ts';
-import { selectExpression } from './types.ts';
+import { isTransportable, selectExpression } from './types.ts';
 
 /** What a row is taken for before the first page. */
 const ROW_BYTES = 1000;
@@ -35,7 +35,12 @@ export class ChangePages {
     this.#size = Math.min(MAX_FIRST_ROWS, Math.max(1, Math.ceil(pageBytes / ROW_BYTES)));
     const columns = [
       ...BOOKKEEPING.map((name) => `c.[${name}]`),
-      ...rows.columns.map(({ nativeType, column }) => selectExpression(nativeType, `c.${quoteIdentifier(column)}`)),
+      // Of a captured table that nobody maps, or whose mapping has failed by it: the stream is everybody's (invariant 8).
+      ...rows.columns.map(({ nativeType, column }) =>
+        isTransportable(nativeType)
+          ? selectExpression(nativeType, `c.${quoteIdentifier(column)}`)
+          : 'CAST(NULL AS varbinary(1))',
+      ),
     ];
     this.#select = `SELECT TOP (@rows) ${columns.map((column, i) => `${column} AS c${i}`).join(', ')} FROM ${changeTable(rows.instance.name)} c`;
   }

@@ -297,10 +297,11 @@ export class Connection {
   async giveBack(session: Session): Promise<void> {
     try {
       await session.reset();
-      await this.#pool.giveBack(session);
     } catch {
       await this.#pool.release(session);
+      return;
     }
+    await this.#pool.giveBack(session);
   }
 
   /** Runs `work` on a pooled session: for short queries. A session that failed is not used again. */

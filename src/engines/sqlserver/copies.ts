@@ -193,8 +193,9 @@ export class SqlServerCopies implements CopyDestination {
 
   async adopt(request: GenerationRequest): Promise<boolean> {
     const { stream, group, mappingUid } = request;
-    const done = await this.#withSession(request.lockWaitMs, async (session, locker) => {
-      const result = await this.#underLocks(session, locker, { stream, group, mappingUid }, async () => {
+    let done: boolean | null = null;
+    await this.#withSession(request.lockWaitMs, async (session, locker) => {
+      done = await this.#underLocks(session, locker, { stream, group, mappingUid }, async () => {
         await claim(session, request);
         await session.query(
           'adopt the table',
@@ -206,8 +207,7 @@ export class SqlServerCopies implements CopyDestination {
         await announceRoute(session, { stream, group });
         return true;
       });
-      await locker.leave();
-      return result;
+      return null;
     });
     return done ?? false;
   }
@@ -273,7 +273,6 @@ export class SqlServerCopies implements CopyDestination {
           return true;
         });
       }
-      await locker.leave();
       return null;
     });
   }
@@ -302,7 +301,7 @@ export class SqlServerCopies implements CopyDestination {
     });
   }
 
-  /** The session belongs to what `work` returns; it is released here only when `work` throws or returns null. */
+  /** The session belongs to what `work` returns; it is given back here, and only here, when `work` returns null or throws. */
   async #withSession<T>(
     lockWaitMs: number,
     work: (session: Session, locker: Locker) => Promise<T | null>,

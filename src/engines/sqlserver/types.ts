@@ -152,6 +152,12 @@ export function logicalType(native: string, codePage: number | null = null): Log
   return ENTRIES[name]?.logical(args, codePage) ?? opaque(native, `${native} is not a type that this engine knows`);
 }
 
+/** False: no value of the type can be read, and a mapping with such a column fails its schema check. */
+export function isTransportable(nativeType: string): boolean {
+  const type = logicalType(nativeType);
+  return type.kind !== 'opaque' || type.untransportable === undefined;
+}
+
 /**
  * What is selected of a column so that its exact value arrives; `column` is SQL (a quoted name, perhaps qualified). What
  * arrives becomes a cell by the type it arrives in (rows.ts), so these expressions and `readCells` belong together.

@@ -6,89 +6,10 @@ import { SluiceError } from '../../../src/model/errors.ts';
 import type { Cell } from '../../../src/model/changes.ts';
 import { skip } from '../../support/skip.ts';
 import { createSqlServerDatabase, requireSqlServer, type SqlServerTestDatabase } from '../../support/sqlserver.ts';
+import { SERVER_VALUES, sqlOf, type ServerValue } from './values.ts';
 
-/** A native type, T-SQL for values of it, and the cells they are. */
-type Case = readonly [type: string, ...values: readonly (readonly [sql: string, cell: Cell])[]];
-
-const text = (value: string) => `N'${value.replaceAll("'", "''")}'`;
-const same = (...values: string[]) => values.map((value) => [`'${value}'`, value] as const);
-const bytes = (...values: number[]) => Uint8Array.from(values);
-
-const CASES: readonly Case[] = [
-  ['bit', ['0', 'f'], ['1', 't']],
-  ['tinyint', ...same('0', '255')],
-  ['smallint', ...same('-32768', '32767')],
-  ['int', ...same('-2147483648', '2147483647', '0')],
-  ['bigint', ...same('-9223372036854775808', '9223372036854775807', '9007199254740993', '-9007199254740993', '-1')],
-  [
-    'decimal(38,10)',
-    ...same('9999999999999999999999999999.9999999999', '-9999999999999999999999999999.9999999999', '0.0000000001'),
-    ['0', '0.0000000000'],
-  ],
-  ['decimal(38,38)', ...same('-0.00000000000000000000000000000000000001')],
-  ['numeric(18,0)', ...same('-999999999999999999', '0')],
-  ['decimal(9,2)', ...same('-1234567.89', '0.05', '-0.05')],
-  ['money', ...same('-922337203685477.5808', '922337203685477.5807', '0.0001', '-0.0001'), ['5', '5.0000']],
-  ['smallmoney', ...same('-214748.3648', '214748.3647')],
-  [
-    'real',
-    ['0.1', '0.1'],
-    ['16777217', '1.6777216e+07'],
-    ['3.4028235E38', '3.4028235e+38'],
-    ['1E-45', '1e-45'],
-    ['123456', '123456'],
-  ],
-  [
-    'float',
-    ['0.1E0', '0.1'],
-    ['1.7976931348623157E308', '1.7976931348623157e+308'],
-    ['5E-324', '5e-324'],
-    ['123456789012345.0E0', '123456789012345'],
-    ['1E15', '1e+15'],
-    ['-1E-5', '-1e-05'],
-  ],
-  ['date', ...same('0001-01-01', '9999-12-31', '2000-02-29', '1900-03-01')],
-  ['time(0)', ...same('23:59:59', '00:00:00')],
-  ['time(3)', ...same('12:34:56.007'), ["'00:00:00.100'", '00:00:00.1']],
-  ['time(6)', ...same('23:59:59.999999')],
-  ['smalldatetime', ...same('1900-01-01 00:00:00', '2079-06-06 23:59:00')],
-  ['datetime', ...same('1753-01-01 00:00:00', '9999-12-31 23:59:59.997', '2024-02-29 12:00:00.003')],
-  ['datetime2(0)', ...same('0001-01-01 00:00:00', '9999-12-31 23:59:59')],
-  ['datetime2(6)', ...same('9999-12-31 23:59:59.999999', '2024-03-31 02:30:00.000001')],
-  [
-    'datetimeoffset(6)',
-    ["'2024-01-01 00:30:00.5 +05:30'", '2024-01-01 00:30:00.5+05:30'],
-    ["'2024-01-01 00:30:00 +00:00'", '2024-01-01 00:30:00+00'],
-    ["'2024-12-31 23:59:59.999999 -14:00'", '2024-12-31 23:59:59.999999-14'],
-    ["'2024-01-01 00:00:00 +14:00'", '2024-01-01 00:00:00+14'],
-  ],
-  ['char(5)', ["'ab'", 'ab   '], ["''", '     ']],
-  ['varchar(20)', ["''", ''], ["'NULL'", 'NULL'], ["'a\tb\\'", 'a\tb\\'], [text('é€'), 'é€']],
-  ['varchar(max)', ["REPLICATE(CAST('x' AS varchar(max)), 100000)", 'x'.repeat(100_000)]],
-  ['nchar(4)', [text('é😀'), 'é😀 ']],
-  [
-    'nvarchar(50)',
-    [text(`a'"\r\n\t\\N`), `a'"\r\n\t\\N`],
-    [text('e\u0301 😀 中 \u200b'), 'e\u0301 😀 中 \u200b'],
-    [text('a  '), 'a  '],
-  ],
-  ['nvarchar(max)', ["REPLICATE(CAST(N'ж' AS nvarchar(max)), 100000)", 'ж'.repeat(100_000)], ["N''", '']],
-  ['text', ["'plain'", 'plain']],
-  ['ntext', [text('чай'), 'чай']],
-  ['binary(4)', ['0x01', bytes(1, 0, 0, 0)]],
-  ['varbinary(10)', ['0x', bytes()], ['0x00FF80', bytes(0, 255, 128)]],
-  [
-    'varbinary(max)',
-    ['CAST(REPLICATE(CAST(0x41 AS varchar(max)), 70000) AS varbinary(max))', Buffer.alloc(70_000, 65)],
-  ],
-  ['image', ['CAST(0x00FF AS varbinary(10))', bytes(0, 255)]],
-  [
-    'uniqueidentifier',
-    ["'01234567-89AB-CDEF-0123-456789ABCDEF'", '01234567-89ab-cdef-0123-456789abcdef'],
-    ["'00000000-0000-0000-0000-0000000000FF'", '00000000-0000-0000-0000-0000000000ff'],
-  ],
-  ['xml', ['\'<a b="1">x</a>\'', '<a b="1">x</a>']],
-];
+/** A column's type without its collation. */
+const native = (type: string) => type.replace(/ COLLATE .*/, '');
 
 describe('SQL Server rows as cells', () => {
   let database: SqlServerTestDatabase;
@@ -116,17 +37,26 @@ describe('SQL Server rows as cells', () => {
     return { cells, batches };
   };
 
-  for (const [type, ...values] of CASES) {
-    it(`F30 F31 F32 F33 F34: ${type}`, async () => {
-      const inserts = values.map(([sql], i) => `INSERT INTO v VALUES (${i}, ${sql});`);
+  for (const { type, values, sqlServerOnly } of SERVER_VALUES) {
+    const isBeyond = ({ beyond }: ServerValue) => beyond === 'hold' || sqlServerOnly === true;
+    const readBack = async (some: readonly ServerValue[]) => {
+      const inserts = some.map((value, i) => `INSERT INTO v VALUES (${i}, ${sqlOf(type, value)});`);
       await database.query(
         `DROP TABLE IF EXISTS v; CREATE TABLE v (i int NOT NULL, v ${type} NULL);
-         ${inserts.join(' ')} INSERT INTO v VALUES (${values.length}, NULL)`,
+         ${inserts.join(' ')} INSERT INTO v VALUES (${some.length}, NULL)`,
       );
-      const { cells } = await read(`SELECT ${selectExpression(type, 'v')} AS v FROM v ORDER BY i`);
-      const wanted = values.map(([, cell]) => (cell instanceof Uint8Array ? Uint8Array.from(cell) : cell));
+      const { cells } = await read(`SELECT ${selectExpression(native(type), 'v')} AS v FROM v ORDER BY i`);
+      const wanted = some.map(({ cell }) => (cell instanceof Uint8Array ? Uint8Array.from(cell) : cell));
       expect(cells).to.deep.equal([...wanted, null]);
-    });
+    };
+    const held = values.filter((value) => !isBeyond(value));
+    const others = values.filter(isBeyond);
+    if (held.length > 0) it(`F30 F31 F32 F33 F34: ${type}`, () => readBack(held));
+    if (others.length > 0)
+      it(`F30 F31 F32: ${type}, what only SQL Server holds`, async function () {
+        if (database.server.kind === 'babelfish') skip(this, 'Babelfish does not hold these values');
+        await readBack(others);
+      });
   }
 
   it('F33: a value of many packets, between others, NULLs in every place', async () => {
