@@ -23,6 +23,10 @@ export const FAILPOINTS = [
   'copy.compared',
   /** The rows are in an existing empty table, uncommitted. */
   'copy.filled',
+  /** Where a rename commits by itself: the swap is decided, the name is still the staging table's. */
+  'copy.renaming',
+  /** … the table has its name, and it is not noted. */
+  'copy.renamed',
   /** The new rows are in place; the request is not yet finished in the control database. */
   'copy.swapped',
   /** Tables of the tool used before are renamed, ours are made, some rows are carried over; nothing is committed. */

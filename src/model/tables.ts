@@ -67,6 +67,8 @@ export interface Table {
   readonly keys: readonly Key[];
   /** What is not a key: secondary indexes, unique ones that are not usable as keys included. */
   readonly indexes: readonly Index[];
+  /** False: what is written to it is not part of a transaction (MyISAM). */
+  readonly isTransactional?: boolean;
   /** Enabled user triggers, by name. */
   readonly triggers: readonly string[];
   /** Foreign keys by name: of this table, and of others that refer to it. */

@@ -36,10 +36,10 @@ const FIXES: Partial<Record<ErrorCode, string>> = {
 /** Looks at both tables and decides how one would be carried to the other. Throws when it cannot be. */
 export async function checkMapping(options: CheckOptions & { readonly mayAdd?: boolean }): Promise<CheckedMapping> {
   const { source, destination } = options;
-  const [[table], [live = null], canSuspend = false] = await Promise.all([
+  const [[table], [live = null], suspends] = await Promise.all([
     source.catalog.describe([options.sourceTable]),
     destination.catalog.describe([options.target]),
-    destination.destination?.canSuspendTriggers(),
+    destination.destination?.suspends(),
   ]);
   if (!table) {
     throw new SluiceError(
@@ -55,7 +55,7 @@ export async function checkMapping(options: CheckOptions & { readonly mayAdd?: b
     target: live,
     key: options.keyColumns,
     cdc: options.stream !== null,
-    canSuspend,
+    suspends: suspends ?? { triggers: false, foreignKeys: false },
     mayAdd: options.mayAdd ?? false,
     remedies: destination.destination?.remedies ?? null,
   });

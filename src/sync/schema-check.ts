@@ -2,7 +2,7 @@
  * Compares a source table with its destination before any row moves (invariant 6): which columns are carried to which, by
  * which key, and what stands in the way. Pure; knows no engine.
  */
-import type { Remedies, RouteColumn } from '../engines/contract.ts';
+import type { Remedies, RouteColumn, Suspends } from '../engines/contract.ts';
 import type { Finding } from '../model/findings.ts';
 import { displayName, type Column, type Table } from '../model/tables.ts';
 import { cannotHold, type LogicalType } from '../model/types.ts';
@@ -10,8 +10,8 @@ import { routeColumn } from './drift.ts';
 import { chooseKey, type KeyRequest, type Report } from './key-choice.ts';
 
 export interface SchemaCheckRequest extends KeyRequest {
-  /** The destination can suspend triggers and foreign keys for a session. */
-  readonly canSuspend: boolean;
+  /** What of the destination's table the destination can suspend for a session. */
+  readonly suspends: Suspends;
   /** Earlier copies filled the destination table, so that columns the source has gained are added to it. */
   readonly mayAdd?: boolean;
   /** Statements of the destination's engine, for hints. */
@@ -151,12 +151,22 @@ function fillsItself(column: Column): boolean {
 }
 
 /** Triggers would change rows a second time, and cascades remove some that the source still has; order alone does not help. */
-function guards(target: Table, { canSuspend, remedies }: SchemaCheckRequest, report: Report): void {
-  if (canSuspend) return;
+function guards(target: Table, { suspends, remedies }: SchemaCheckRequest, report: Report): void {
+  if (target.isTransactional === false)
+    report(
+      'error',
+      'CAPABILITY_MISSING',
+      `${displayName(target.name)} takes no part in transactions, so that its rows cannot commit with the position`,
+      remedies?.makeTransactional?.(target) ?? [],
+    );
   const kinds: [string, readonly string[]][] = [
-    ['enabled triggers', target.triggers],
-    ['foreign keys', target.foreignKeys],
-    ['foreign keys of other tables that refer to it', target.referencedBy],
+    ...(suspends.triggers ? [] : ([['enabled triggers', target.triggers]] as [string, readonly string[]][])),
+    ...(suspends.foreignKeys
+      ? []
+      : ([
+          ['foreign keys', target.foreignKeys],
+          ['foreign keys of other tables that refer to it', target.referencedBy],
+        ] as [string, readonly string[]][])),
   ];
   const found = kinds.filter(([, names]) => names.length > 0).map(([kind, names]) => `${kind} (${names.join(', ')})`);
   if (found.length > 0)

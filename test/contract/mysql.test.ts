@@ -1,7 +1,7 @@
 /** MySQL and MariaDB in the contract suites. What is special to them is tested in test/engines/mysql. */
 import { quoteIdentifier, quoteTable } from '../../src/engines/mysql/sql.ts';
-import { declare } from '../../src/engines/mysql/types.ts';
 import { createMysqlDatabase, requireMysql, type MysqlUnderTest } from '../support/mysql.ts';
+import { applySuite } from './apply.suite.ts';
 import { changesSuite } from './changes.suite.ts';
 import { checksumSuite } from './checksum.suite.ts';
 import { handlesOf, type ContractDatabase, type EngineUnderTest } from './engine-under-test.ts';
@@ -23,12 +23,6 @@ describe('contract: mysql', () => {
         ...handles,
         schema: '',
         execute: async (sql) => void (await database.query(sql)),
-        create: (table) => {
-          const columns = table.columns.map(
-            (column) => `${quoteIdentifier(column.name)} ${declare(column.type)}${column.nullable ? '' : ' NOT NULL'}`,
-          );
-          return [`CREATE TABLE ${quoteTable(table.name)} (${columns.join(', ')}, PRIMARY KEY (id))`];
-        },
         quote: quoteTable,
         rows: async (table, columns) => {
           const list = columns.map(
@@ -50,4 +44,5 @@ describe('contract: mysql', () => {
   snapshotSuite(mysql);
   changesSuite(mysql);
   checksumSuite(mysql);
+  applySuite(mysql);
 });

@@ -45,7 +45,7 @@ function table(columns: Column[], keys: Key[] = [], more: Partial<Table> = {}): 
 const id = column('id', { nullable: false });
 const primary = key(['id'], { name: 'pk', primary: true });
 const check = (source: Table, target: Table | null, more: Partial<SchemaCheckRequest> = {}) =>
-  checkSchema({ source, target, key: null, cdc: true, canSuspend: true, ...more });
+  checkSchema({ source, target, key: null, cdc: true, suspends: { triggers: true, foreignKeys: true }, ...more });
 const briefly = (source: Table, target: Table | null, more: Partial<SchemaCheckRequest> = {}) =>
   check(source, target, more).findings.map((one) => `${one.severity} ${one.code}: ${one.message}`);
 
@@ -147,7 +147,7 @@ describe('schema check', () => {
       referencedBy: ['s.child.fk2'],
     });
     expect(briefly(plain, target)).to.deep.equal([]);
-    const [error, ...others] = briefly(plain, target, { canSuspend: false });
+    const [error, ...others] = briefly(plain, target, { suspends: { triggers: false, foreignKeys: false } });
     expect(others).to.deep.equal([]);
     expect(error).to.match(
       /^error DESTINATION_GUARDED: s.t has enabled triggers \(tr\), foreign keys \(fk\), .*s.child.fk2/,

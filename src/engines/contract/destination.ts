@@ -102,16 +102,24 @@ export interface Destination {
   design(source: Table, target: TableName, key: readonly string[]): TableDesign;
   /** The statements that make a table here hold what a source column holds, for hints. */
   readonly remedies: Remedies;
-  /** Triggers and foreign keys can be kept from firing for our sessions. */
-  canSuspendTriggers(): Promise<boolean>;
+  /** Which of these can be kept from firing for our sessions. */
+  suspends(): Promise<Suspends>;
   /** Every group, generation and staging table of this installation, for `doctor` and clean-up. */
   inventory(): Promise<{ stream: string | null; mappingUid: string | null; objects: string[] }[]>;
+}
+
+/** What of a table does not act on what our sessions write. */
+export interface Suspends {
+  readonly triggers: boolean;
+  readonly foreignKeys: boolean;
 }
 
 /** Statements in order; none where this engine cannot say. `as`: the name of a column of `source`. */
 export interface Remedies {
   /** Keeps the table's triggers and foreign keys from firing when this login writes to it. */
   suspendGuards(target: Table): readonly string[];
+  /** Makes the table's rows part of transactions, where there are tables whose rows are not. */
+  makeTransactional?(target: Table): readonly string[];
   addColumn(target: TableName, source: Table, as: string): readonly string[];
   allowNull(target: TableName, column: Table['columns'][number]): string;
   /** `column`: the destination's, which shall hold what `as` holds. */

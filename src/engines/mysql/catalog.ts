@@ -170,6 +170,9 @@ function add(facts: Facts, kind: string, fact: unknown): void {
 const byName = (a: Named, b: Named) => (a.name < b.name ? -1 : a.name > b.name ? 1 : 0);
 const namesOf = (all: readonly Named[]) => [...all].sort(byName).map((each) => each.name);
 
+/** Engines whose rows commit with those of InnoDB. */
+const TRANSACTIONAL = /^(InnoDB|ROCKSDB)$/i;
+
 function describe(name: TableName, facts: Facts, table: TableFact): Table {
   const json = new Set(facts.json.filter(isJsonCheck).map((check) => check.name));
   const columns = [...facts.columns]
@@ -194,6 +197,7 @@ function describe(name: TableName, facts: Facts, table: TableFact): Table {
         unique: index.unique,
         definition: definitionOf(index),
       })),
+    ...(isTable && !TRANSACTIONAL.test(table.engine ?? '') ? { isTransactional: false } : {}),
     triggers: namesOf(facts.triggers),
     foreignKeys: namesOf(facts.foreign),
     referencedBy: namesOf(facts.referenced),

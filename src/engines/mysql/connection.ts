@@ -1,6 +1,7 @@
 /** Sessions of one MySQL or MariaDB database: a small pool for short queries, and sessions of their own for readers, loaders and appliers. */
 import { readFileSync } from 'node:fs';
 import type { Socket } from 'node:net';
+import type { Readable } from 'node:stream';
 import mysql from 'mysql2';
 import { SluiceError } from '../../model/errors.ts';
 import { parseMysqlAddress, type MysqlAddress } from './address.ts';
@@ -35,12 +36,14 @@ export interface ServerKind {
   readonly isMariaDb: boolean;
   /** As the server says it. */
   readonly version: string;
+  /** LOAD DATA LOCAL; no longer, once it was refused. */
+  allowsInfile: boolean;
 }
 
 /** One connection, in our hands only. */
 export class Session implements PooledSession {
   readonly driver: mysql.Connection;
-  kind: ServerKind = { isMariaDb: false, version: '' };
+  kind: ServerKind = { isMariaDb: false, version: '', allowsInfile: true };
   /** Set once the connection is gone; whoever holds the session must open another. */
   lost: Error | null = null;
 
@@ -73,6 +76,24 @@ export class Session implements PooledSession {
     return all.map((each) =>
       Array.isArray(each) ? each.length : Number((each as mysql.ResultSetHeader).affectedRows),
     );
+  }
+
+  /** Several statements in one round trip: the rows of each of them, none for those that give no rows. */
+  async batch(doing: string, statements: readonly string[]): Promise<Row[][]> {
+    const result = await this.#send(doing, statements.join(';\n'), []);
+    const all: readonly unknown[] = statements.length > 1 && Array.isArray(result) ? (result as unknown[]) : [result];
+    return all.map((each) => (Array.isArray(each) ? (each as Record<string, unknown>[]).map(exact) : []));
+  }
+
+  /** One statement that gives no rows: how many it touched, and of how many warnings the server tells. `file`: of LOAD DATA LOCAL. */
+  async change(
+    doing: string,
+    text: string,
+    values: readonly Parameter[] = [],
+    file?: () => Readable,
+  ): Promise<{ rows: number; warnings: number }> {
+    const result = (await this.#send(doing, text, values, file)) as mysql.ResultSetHeader;
+    return { rows: Number(result.affectedRows), warnings: Number(result.warningStatus) };
   }
 
   /** Runs `work` in a transaction; rolls back when it throws. */
@@ -119,7 +140,7 @@ export class Session implements PooledSession {
     return new SluiceError('CONNECTION_LOST', `could not ${doing}: the connection was lost`, { cause: error });
   }
 
-  #send(doing: string, text: string, values: readonly Parameter[]): Promise<unknown> {
+  #send(doing: string, text: string, values: readonly Parameter[], file?: () => Readable): Promise<unknown> {
     if (this.lost) return Promise.reject(this.failure(doing, this.lost));
     return new Promise((resolve, reject) => {
       // The driver forgets its commands when the connection is destroyed.
@@ -131,7 +152,8 @@ export class Session implements PooledSession {
         if (error) reject(this.failure(doing, error));
         else resolve(result);
       };
-      if (values.length === 0) this.driver.query({ sql: text, typeCast: asText }, done);
+      const options = { sql: text, typeCast: asText, ...(file ? { infileStreamFactory: file } : {}) };
+      if (values.length === 0) this.driver.query(options, done);
       else
         this.driver.execute(
           { sql: text, values: values.map(forDriver), typeCast: asText },
@@ -188,6 +210,11 @@ export class Connection {
     this.#plainText = this.address.sslMode === 'disabled';
     this.#config = driverConfiguration(this.address, this.database, options.applicationName);
     this.#pool = new SessionPool(this.database ?? '(none)', options.maxSessions ?? 4);
+  }
+
+  /** Null: no session was opened yet. */
+  get kind(): ServerKind | null {
+    return this.#kind;
   }
 
   /** A session of the caller's own; end it with `release`. */
@@ -249,9 +276,12 @@ export class Connection {
   }
 
   async #learn(session: Session): Promise<ServerKind> {
-    const [row] = await session.query('ask for the version', 'SELECT VERSION() AS version');
+    const [row] = await session.query(
+      'ask for the version',
+      'SELECT VERSION() AS version, @@GLOBAL.local_infile AS allowed',
+    );
     const version = String(row?.['version'] ?? '');
-    return { isMariaDb: /mariadb/i.test(version), version };
+    return { isMariaDb: /mariadb/i.test(version), version, allowsInfile: String(row?.['allowed']) === '1' };
   }
 }
 

@@ -5,6 +5,7 @@ import { MysqlCatalog } from './catalog.ts';
 import { Connection } from './connection.ts';
 import { MysqlChecksummer } from './checksum.ts';
 import { MysqlChanges } from './changes.ts';
+import { MysqlDestination } from './destination.ts';
 import { MysqlPreflight } from './preflight.ts';
 import { MysqlSnapshot } from './snapshot.ts';
 import { triggerColumns } from './triggers.ts';
@@ -26,7 +27,7 @@ class MysqlDatabase implements EngineDatabase {
   readonly preflight: MysqlPreflight;
   readonly snapshot: MysqlSnapshot;
   readonly changes: MysqlChanges;
-  readonly destination = null;
+  readonly destination: MysqlDestination;
   readonly checksum: MysqlChecksummer;
   readonly triggers: TriggerSource;
   readonly #connection: Connection;
@@ -36,6 +37,7 @@ class MysqlDatabase implements EngineDatabase {
     this.catalog = new MysqlCatalog(this.#connection);
     this.preflight = new MysqlPreflight(this.#connection);
     this.snapshot = new MysqlSnapshot(this.#connection);
+    this.destination = new MysqlDestination(this.#connection);
     this.changes = new MysqlChanges(this.#connection);
     this.checksum = new MysqlChecksummer(this.#connection);
     this.triggers = triggerColumns(this.#connection);

@@ -1,11 +1,13 @@
 /** What is missing for a role, each with the statements that fix it. */
+import { hasCode } from '../../model/errors.ts';
 import type { Finding } from '../../model/findings.ts';
 import { displayName, type TableName } from '../../model/tables.ts';
 import type { Preflight } from '../contract.ts';
 import { describeTables } from './catalog.ts';
 import type { Connection, Session } from './connection.ts';
 import { logSettings } from './log-settings.ts';
-import { quoteTable } from './sql.ts';
+import { quoteIdentifier, quoteTable } from './sql.ts';
+import { writeSettings } from './write-settings.ts';
 
 /** Each right that reading the log needs, and what it may be called (GRANT statements print it so). */
 const RIGHTS: readonly { readonly names: RegExp; readonly grant: string }[] = [
@@ -43,14 +45,33 @@ export class MysqlPreflight implements Preflight {
   }
 
   destination(): Promise<Finding[]> {
-    return Promise.resolve([
-      {
-        code: 'CAPABILITY_MISSING',
-        severity: 'error',
-        message: 'MySQL and MariaDB are no destination yet',
-        fixSql: [],
-      },
+    return this.#connection.use(async (session) => [
+      ...(await writeSettings(session)),
+      ...(await this.#writeRights(session)),
     ]);
+  }
+
+  /** A database's own rights may be granted by a pattern (`shop%`), so that only trying says what this login may do. */
+  async #writeRights(session: Session): Promise<Finding[]> {
+    const name = quoteIdentifier(`sluice_try_${session.id}`);
+    try {
+      await session.run('make a table', [`CREATE TABLE ${name} (n int) ENGINE = InnoDB`, `DROP TABLE ${name}`]);
+      return [];
+    } catch (error) {
+      if (!hasCode(error, 'PERMISSION_DENIED')) throw error;
+      const [who] = await session.query('ask who we are', 'SELECT CURRENT_USER() AS login, DATABASE() AS place');
+      const login = String(who?.['login']).replace(/^(.*)@(.*)$/, "'$1'@'$2'");
+      return [
+        {
+          code: 'PERMISSION_DENIED',
+          severity: 'error',
+          message: `the login may not make tables in database ${String(who?.['place'])}`,
+          fixSql: [
+            `GRANT SELECT, INSERT, UPDATE, DELETE, CREATE, DROP, ALTER, INDEX, CREATE TEMPORARY TABLES ON ${quoteIdentifier(String(who?.['place']))}.* TO ${login};`,
+          ],
+        },
+      ];
+    }
   }
 
   async #rights(session: Session): Promise<Finding[]> {

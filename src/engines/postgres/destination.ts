@@ -2,7 +2,7 @@
 import { hasCode, SluiceError } from '../../model/errors.ts';
 import type { Position } from '../../model/position.ts';
 import type { Table, TableName } from '../../model/tables.ts';
-import type { Destination, GroupApplier, GroupState, Remedies, TableDesign } from '../contract.ts';
+import type { Destination, GroupApplier, GroupState, Remedies, Suspends, TableDesign } from '../contract.ts';
 import { takeGroup } from './applier.ts';
 import type { Connection } from './connection.ts';
 import { PostgresCopies } from './copies.ts';
@@ -140,7 +140,7 @@ export class PostgresDestination implements Destination {
     return design(source, target, key);
   }
 
-  async canSuspendTriggers(): Promise<boolean> {
+  async suspends(): Promise<Suspends> {
     try {
       await this.#connection.use((session) =>
         session.run('look whether triggers can be suspended', [
@@ -149,9 +149,9 @@ export class PostgresDestination implements Destination {
           'ROLLBACK',
         ]),
       );
-      return true;
+      return { triggers: true, foreignKeys: true };
     } catch (error) {
-      if (hasCode(error, 'PERMISSION_DENIED')) return false;
+      if (hasCode(error, 'PERMISSION_DENIED')) return { triggers: false, foreignKeys: false };
       throw error;
     }
   }

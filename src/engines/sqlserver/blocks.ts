@@ -2,7 +2,7 @@
 import { SluiceError } from '../../model/errors.ts';
 import type { StoredBlock } from '../contract.ts';
 import type { Session } from './connection.ts';
-import { numberOf } from './row-values.ts';
+import { numberOf } from '../row-values.ts';
 
 /** The first block that `source` (FROM … WHERE …) has behind `after`, by seq; null when there is none. */
 export async function readBlock(

@@ -19,7 +19,7 @@ import { announceRoute, GROUP, holdMapping, MAPPING } from './hold.ts';
 import { createBacklogSql, stagingOf } from './home.ts';
 import { groupLock, Locker, mappingLock, pastFrozenWriters } from './locks.ts';
 import { addColumns, reshapeRoute } from './reshape.ts';
-import { numberOf, textOf } from './row-values.ts';
+import { numberOf, textOf } from '../row-values.ts';
 import { ROUTE_COLUMNS, routeOf } from './routes.ts';
 import { quoteLiteral, quoteTable } from './sql.ts';
 import { stagingSql } from './staging.ts';

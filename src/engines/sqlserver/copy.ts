@@ -17,7 +17,7 @@ import { MAPPING } from './hold.ts';
 import { stagingOf } from './home.ts';
 import { loadRows } from './loader.ts';
 import { Locker, mappingLock } from './locks.ts';
-import { flagOf, numberOf, textOf } from './row-values.ts';
+import { flagOf, numberOf, textOf } from '../row-values.ts';
 import { quoteIdentifier, quoteLiteral, quoteTable } from './sql.ts';
 import { stagingSql } from './staging.ts';
 import { TableApplier } from './table-applier.ts';

@@ -4,7 +4,7 @@ import type { Position } from '../../model/position.ts';
 import { displayName, type Table, type TableName } from '../../model/tables.ts';
 import { backlogTable } from '../home-tables.ts';
 import type { StoredRoute } from '../stored-route.ts';
-import type { Destination, GroupApplier, GroupState, Remedies, TableDesign } from '../contract.ts';
+import type { Destination, GroupApplier, GroupState, Remedies, Suspends, TableDesign } from '../contract.ts';
 import { takeGroup } from './applier.ts';
 import type { Connection } from './connection.ts';
 import { SqlServerCopies } from './copies.ts';
@@ -13,7 +13,7 @@ import { GROUP } from './hold.ts';
 import { prepareHome, stagingOf } from './home.ts';
 import { groupLock, Locker, mappingLock, pastFrozenWriters } from './locks.ts';
 import { remedies } from './reshape.ts';
-import { numberOf, textOf } from './row-values.ts';
+import { numberOf, textOf } from '../row-values.ts';
 import { quoteTable } from './sql.ts';
 
 export class SqlServerDestination implements Destination {
@@ -139,8 +139,8 @@ export class SqlServerDestination implements Destination {
   }
 
   /** There is no session for which they do not fire (guards.ts). */
-  canSuspendTriggers(): Promise<boolean> {
-    return Promise.resolve(false);
+  suspends(): Promise<Suspends> {
+    return Promise.resolve({ triggers: false, foreignKeys: false });
   }
 
   async inventory(): Promise<{ stream: string | null; mappingUid: string | null; objects: string[] }[]> {

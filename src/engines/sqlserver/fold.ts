@@ -13,7 +13,7 @@ import type { Connection, Session } from './connection.ts';
 import { requireUnguarded } from './guards.ts';
 import { announceRoute, GROUP, MAPPING } from './hold.ts';
 import { groupLock, isLockFailure, mappingLock, pastFrozenWriters, type Locker } from './locks.ts';
-import { numberOf, textOf } from './row-values.ts';
+import { numberOf, textOf } from '../row-values.ts';
 import { quoteTable } from './sql.ts';
 import { TableApplier } from './table-applier.ts';
 

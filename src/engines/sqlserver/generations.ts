@@ -8,7 +8,7 @@ import type { Row, Session } from './connection.ts';
 import { MAPPING } from './hold.ts';
 import { stagingOf } from './home.ts';
 import type { Locker } from './locks.ts';
-import { numberOf, textOf } from './row-values.ts';
+import { numberOf, textOf } from '../row-values.ts';
 import { quoteTable } from './sql.ts';
 
 /** What a generation says of its unfinished copy and its backlog. */

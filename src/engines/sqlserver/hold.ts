@@ -3,7 +3,7 @@ import { backlogTable } from '../home-tables.ts';
 import type { Parameters, Session } from './connection.ts';
 import { createBacklogSql } from './home.ts';
 import { mappingLock, type Locker } from './locks.ts';
-import { numberOf, textOf } from './row-values.ts';
+import { numberOf, textOf } from '../row-values.ts';
 import { quoteTable } from './sql.ts';
 
 /** Of a generation's row, by @uid. */

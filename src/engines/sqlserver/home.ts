@@ -6,7 +6,7 @@ import { HOME, stagingTable } from '../home-tables.ts';
 import type { StoredRoute } from '../stored-route.ts';
 import type { TableName } from '../../model/tables.ts';
 import type { Connection } from './connection.ts';
-import { numberOf } from './row-values.ts';
+import { numberOf } from '../row-values.ts';
 import { quoteIdentifier, quoteLiteral, quoteTable } from './sql.ts';
 
 const EXACT = 'COLLATE Latin1_General_BIN2';

@@ -10,7 +10,7 @@
  */
 import { SluiceError, hasCode } from '../../model/errors.ts';
 import type { Connection, Parameters, Session } from './connection.ts';
-import { numberOf, textOf } from './row-values.ts';
+import { numberOf, textOf } from '../row-values.ts';
 import { quoteLiteral } from './sql.ts';
 
 export function groupLock(stream: string, group: string): string {

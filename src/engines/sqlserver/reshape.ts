@@ -11,7 +11,7 @@ import { disableGuardsSql } from './guards.ts';
 import { announceRoute, MAPPING } from './hold.ts';
 import { isLockFailure, mappingLock, type Locker } from './locks.ts';
 import { columnRemedies } from './remedies.ts';
-import { textOf } from './row-values.ts';
+import { textOf } from '../row-values.ts';
 
 const LOCK_WAIT_MS = 1000;
 

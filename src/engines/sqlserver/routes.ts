@@ -2,7 +2,7 @@
 import type { Route } from '../contract.ts';
 import { routeOf as routeOfStored } from '../stored-route.ts';
 import type { Row } from './connection.ts';
-import { flagOf, numberOf, textOf } from './row-values.ts';
+import { flagOf, numberOf, textOf } from '../row-values.ts';
 
 export const ROUTE_COLUMNS = `mapping_uid, live_route, is_live, copy_route, copy_generation, backlog, backlog_generation`;
 

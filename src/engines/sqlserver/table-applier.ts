@@ -11,7 +11,7 @@ import type { ApplyCounts, RouteColumn } from '../contract.ts';
 import type { Row, Session } from './connection.ts';
 import { differsSql, isExact, of, stagedType } from './exact.ts';
 import { loadRows, loadTarget, type LoadTarget } from './loader.ts';
-import { numberOf } from './row-values.ts';
+import { numberOf } from '../row-values.ts';
 import { quoteIdentifier, quoteTable } from './sql.ts';
 
 /**

@@ -1,5 +1,6 @@
-/** Values of bookkeeping rows as what they are stored for; 64-bit integers arrive as text, bits as booleans. */
-import type { Row } from './connection.ts';
+/** Values of bookkeeping rows as what they are stored for: drivers give numbers and flags as one or the other. */
+
+type Row = Readonly<Record<string, string | number | boolean | Date | Uint8Array | null>>;
 
 export function textOf(row: Row | undefined, column: string): string | null {
   const value = row?.[column] ?? null;
@@ -13,5 +14,5 @@ export function numberOf(row: Row | undefined, column: string): number | null {
 
 export function flagOf(row: Row | undefined, column: string): boolean {
   const value = row?.[column];
-  return value === true || value === 1;
+  return value === true || value === 1 || value === '1';
 }
