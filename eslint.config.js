@@ -1,7 +1,7 @@
 import tseslint from 'typescript-eslint';
 
 export default tseslint.config(
-  { ignores: ['dist', 'node_modules', '.sluice', 'coverage'] },
+  { ignores: ['dist', '.test-build', 'node_modules', '.sluice', 'coverage'] },
   ...tseslint.configs.recommendedTypeChecked,
   {
     languageOptions: {

@@ -3,8 +3,10 @@
  * runs a child and lives as long as it does. Only node's own modules here: nothing else may be installed yet.
  */
 import { spawn, spawnSync } from 'node:child_process';
+import { once } from 'node:events';
 import { existsSync, lstatSync, readFileSync } from 'node:fs';
 import path from 'node:path';
+import { setTimeout as pause } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 
 export const root = path.resolve(path.dirname(fileURLToPath(import.meta.url)), '..');
@@ -46,19 +48,42 @@ function packagesAreCurrent() {
   });
 }
 
-/**
- * Runs `node <args>` on this terminal and resolves to its exit code. SIGINT, SIGTERM and SIGHUP are passed on and the child is
- * waited for: it stops what it started. (A terminal's Ctrl-C reaches the child by itself too; the children take the second
- * one within a second as the same.)
- */
+/** As `startNode` on this terminal; resolves to the exit code. */
 export function runNode(args, env = {}) {
-  return new Promise((resolve, reject) => {
-    const child = spawn(process.execPath, args, { cwd: root, stdio: 'inherit', env: { ...process.env, ...env } });
-    for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP']) process.on(signal, () => child.kill(signal));
+  return startNode(args, env).ended;
+}
+
+const children = new Set();
+let passesSignalsOn = false;
+
+/**
+ * Starts `node <args>`, on this terminal or, given `write`, with its output going there; `ended` resolves to its exit code. SIGINT,
+ * SIGTERM and SIGHUP are passed on and the child is waited for: it stops what it started. (A terminal's Ctrl-C reaches the child
+ * by itself too; the children take the second one within a second as the same.)
+ */
+export function startNode(args, env = {}, write = null) {
+  const output = write === null ? 'inherit' : 'pipe';
+  const child = spawn(process.execPath, args, {
+    cwd: root,
+    stdio: ['inherit', output, output],
+    env: { ...process.env, ...env },
+  });
+  children.add(child);
+  if (!passesSignalsOn)
+    for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'])
+      process.on(signal, () => children.forEach((each) => each.kill(signal)));
+  passesSignalsOn = true;
+  child.stdout?.setEncoding('utf8').on('data', write);
+  child.stderr?.setEncoding('utf8').on('data', write);
+  const ended = new Promise((resolve, reject) => {
     child.once('error', reject);
-    child.once('exit', (code, signal) => {
+    child.once('exit', async (code, signal) => {
+      children.delete(child);
+      // Its last words; a process that it left behind may hold the pipe for longer.
+      if (write !== null) await Promise.race([once(child, 'close'), pause(2000, null, { ref: false })]);
       if (code !== null) resolve(code);
       else resolve(signal === 'SIGINT' ? 130 : signal === 'SIGTERM' ? 143 : 1);
     });
   });
+  return { ended };
 }

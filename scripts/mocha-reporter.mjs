@@ -1,29 +1,28 @@
 /**
- * mocha's `spec` output, with the reason of every skipped test, and the counts left in the file SLUICE_TEST_COUNTS for
- * scripts/test.mjs. A test is skipped with `skip(this, 'reason')` of test/support/skip.ts.
+ * mocha's `spec` output, and the counts, the skipped tests with their reasons, and the failed ones left in the file
+ * SLUICE_TEST_COUNTS for scripts/test.mjs. A test is skipped with `skip(this, 'reason')` of test/support/skip.ts.
  */
 import { writeFileSync } from 'node:fs';
 import Mocha from 'mocha';
 
-const { EVENT_RUN_END, EVENT_TEST_PENDING } = Mocha.Runner.constants;
+const { EVENT_RUN_END, EVENT_TEST_FAIL, EVENT_TEST_PENDING } = Mocha.Runner.constants;
 
 export default class Reporter extends Mocha.reporters.Spec {
   constructor(runner, options) {
     super(runner, options);
     const rootSuite = runner.suite; // later it is the suite that runs
     const skipped = [];
+    const failures = [];
     let complete = false;
     let interrupted = false;
-    runner.on(EVENT_TEST_PENDING, (test) => skipped.push(test));
+    runner.on(EVENT_TEST_PENDING, (test) => skipped.push({ title: test.fullTitle(), reason: test.skipReason }));
+    runner.on(EVENT_TEST_FAIL, (test) => failures.push(test.fullTitle()));
     runner.once(EVENT_RUN_END, () => {
       complete = !interrupted;
-      if (skipped.length > 0) console.log('  Skipped:\n');
-      for (const test of skipped) {
-        console.log(`    - ${test.fullTitle()}\n      ${test.skipReason ?? 'no reason given'}`);
-      }
     });
     process.on('exit', () => {
-      const counts = { passed: this.stats.passes, failed: this.stats.failures, skipped: skipped.length, complete };
+      const { passes: passed, failures: failed } = this.stats;
+      const counts = { passed, failed, skipped, failures, complete };
       if (process.env.SLUICE_TEST_COUNTS) writeFileSync(process.env.SLUICE_TEST_COUNTS, JSON.stringify(counts));
     });
 

@@ -4,9 +4,13 @@
  * never NULL. The same code serves the live stream and the fold of a backlog.
  */
 import { isUtf8 } from 'node:buffer';
+import { Slots } from './slots.ts';
 import { cellAt, Op, type ChangeCell, type RowImages, type TableChanges } from '../model/changes.ts';
 import type { KeyedChanges, UpsertImages } from '../model/keyed-changes.ts';
 import { SluiceError } from '../model/errors.ts';
+
+/** As an image's `integer` has them: a text has to become the same key whichever way it came. */
+const SHORT_INTEGER = /^(?:0|-?[1-9]\d{0,8})$/;
 
 /** A slot's row was made within these changes: nothing of it is at the destination. */
 const NONE = null;
@@ -16,6 +20,8 @@ type Base = readonly ChangeCell[] | typeof NONE | typeof SELF;
 
 /** Changes that were added, and where the carried columns lie in them. */
 interface Source {
+  /** Its place among those that were added. */
+  readonly number: number;
   readonly changes: TableChanges;
   /** By carried column: its place in the relation, −1 when it is not there. */
   readonly columns: readonly number[];
@@ -42,20 +48,15 @@ export class Collapse {
   readonly #key: readonly string[];
   readonly #keyInColumns: readonly number[];
   readonly #types: CollapseOptions['types'];
-  readonly #slots = new Map<string, number>();
-  // One entry per slot.
-  #alive: boolean[] = [];
-  /** The first change of the key made its row: before these changes no row had it. */
-  #fresh: boolean[] = [];
-  #bases: Base[] = [];
-  /** Where the key was seen. */
-  #keyFrom: Source[] = [];
-  #keyAt: number[] = [];
-  /** Where the row lies: in these changes, from this cell on. Null: it is `#own`, or there is none. */
-  #from: (Source | null)[] = [];
-  #at: number[] = [];
+  /** One entry for each distinct key. */
+  readonly #slots = new Map<string | number, number>();
+  readonly #entries = new Slots();
+  /** What was added; entries name a source by its place here. */
+  readonly #sources: Source[] = [];
+  /** Of slots whose row was under another key before: that key. */
+  readonly #moved = new Map<number, readonly ChangeCell[]>();
   /** Rows that were put together, or lack something. */
-  #own = new Map<number, ChangeCell[]>();
+  readonly #own = new Map<number, ChangeCell[]>();
   #truncate = false;
   #visibility = new Set<string>();
   #bytes = 0;
@@ -98,7 +99,8 @@ export class Collapse {
         `a key column of ${changes.relation.name.schema}.${changes.relation.name.table} is gone`,
       );
     }
-    const source: Source = { changes, columns, key, hasAll: !columns.includes(-1) };
+    const source: Source = { number: this.#sources.length, changes, columns, key, hasAll: !columns.includes(-1) };
+    this.#sources.push(source);
     for (const token of changes.visibility) this.#visibility.add(token);
     for (let i = 0; i < ops.length; i++) {
       const op = ops[i];
@@ -132,14 +134,14 @@ export class Collapse {
     const fresh: number[] = [];
     const others: number[] = [];
     let hasAbsent = false;
-    for (let slot = 0; slot < this.#alive.length; slot++) {
-      if (this.#alive[slot]) (this.#isNew(slot) ? fresh : others).push(slot);
+    for (let slot = 0; slot < this.#entries.count; slot++) {
+      if (this.#entries.isAlive(slot)) (this.#isNew(slot) ? fresh : others).push(slot);
       else if (!this.#truncate) for (const cell of this.#keyCells(slot)) deletes.push(cell);
     }
     others.forEach((slot, i) => {
       if (!this.#isIncomplete(slot)) return;
       hasAbsent = true;
-      const base = this.#bases[slot];
+      const base = this.#base(slot);
       if (base) bases.set(fresh.length + i, base);
     });
     // Without these arrays' copies where rows are all new, as they mostly are.
@@ -167,10 +169,10 @@ export class Collapse {
   #rows(slots: readonly number[]): ChangeCell[] {
     const cells: ChangeCell[] = [];
     for (const slot of slots) {
-      const from = this.#from[slot];
+      const from = this.#sources[this.#entries.from(slot)];
       if (from) {
         const { cells: all } = from.changes;
-        const at = this.#at[slot] ?? 0;
+        const at = this.#entries.at(slot);
         for (const column of from.columns) cells.push(all[at + column]);
       } else for (const cell of this.#own.get(slot) ?? []) cells.push(cell);
     }
@@ -179,23 +181,23 @@ export class Collapse {
 
   /** The rows of these slots as they came; null: not all of them came so, or not with the same columns. */
   #images(slots: readonly number[]): UpsertImages | null {
-    const first = this.#from[slots[0] ?? -1];
+    const first = slots[0] === undefined ? undefined : this.#sources[this.#entries.from(slots[0])];
     if (!first?.changes.images || this.#own.size > 0) return null;
     const { relation } = first.changes;
     const width = relation.columns.length;
     const images: RowImages[] = [];
     const rows: number[] = [];
     for (const slot of slots) {
-      const from = this.#from[slot];
+      const from = this.#sources[this.#entries.from(slot)];
       if (!from?.changes.images || from.changes.relation !== relation) return null;
       images.push(from.changes.images);
-      rows.push((this.#at[slot] ?? 0) / width);
+      rows.push(this.#entries.at(slot) / width);
     }
     return { relation, columns: first.columns, images, rows };
   }
 
   #isNew(slot: number): boolean {
-    return this.#fresh[slot] === true && this.#bases[slot] === NONE && !this.#isIncomplete(slot);
+    return this.#entries.isFresh(slot) && this.#entries.isMade(slot) && !this.#isIncomplete(slot);
   }
 
   #isIncomplete(slot: number): boolean {
@@ -203,12 +205,11 @@ export class Collapse {
   }
 
   #insert(source: Source, at: number): void {
-    const text = keyOf(source, at);
-    const known = this.#slots.get(text);
-    const slot = known ?? this.#append(text, source, at, NONE);
-    if (known === undefined) this.#fresh[slot] = true;
-    this.#alive[slot] = true;
-    this.#bases[slot] = NONE;
+    const key = keyOf(source, at);
+    const known = this.#slots.get(key);
+    const slot = known ?? this.#append(key, source, at);
+    if (known === undefined) this.#entries.setFresh(slot);
+    this.#revive(slot, NONE);
     // A column that the relation does not have is NULL in a new row, never "as before".
     this.#put(slot, source, at, null, this.#types === null ? null : undefined);
   }
@@ -216,21 +217,18 @@ export class Collapse {
   #update(source: Source, oldAt: number, newAt: number): void {
     const keyMoved = oldAt >= 0 && keyOf(source, oldAt) !== keyOf(source, newAt);
     if (!keyMoved) {
-      const keys = this.#alive.length;
+      const keys = this.#entries.count;
       const slot = this.#slot(source, newAt);
-      const isFirst = slot === keys || !this.#alive[slot];
-      if (isFirst) {
-        this.#alive[slot] = true;
-        this.#bases[slot] = this.#truncate ? NONE : SELF;
-      }
+      const isFirst = slot === keys || !this.#entries.isAlive(slot);
+      if (isFirst) this.#revive(slot, this.#truncate ? NONE : SELF);
       this.#put(slot, source, newAt, isFirst ? null : slot, undefined);
       return;
     }
     const from = this.#slots.get(keyOf(source, oldAt));
     let base: Base;
     let carried: readonly ChangeCell[] | null = null;
-    if (from !== undefined && this.#alive[from]) {
-      base = this.#bases[from];
+    if (from !== undefined && this.#entries.isAlive(from)) {
+      base = this.#base(from);
       if (base === SELF) base = this.#keyCells(from);
       carried = this.#rows([from]);
     } else {
@@ -238,33 +236,36 @@ export class Collapse {
     }
     this.#kill(from ?? this.#slot(source, oldAt));
     const slot = this.#slot(source, newAt, true);
-    this.#alive[slot] = true;
-    this.#bases[slot] = base;
+    this.#revive(slot, base);
     this.#put(slot, source, newAt, carried, undefined);
   }
 
   #slot(source: Source, at: number, fresh = false): number {
-    const text = keyOf(source, at);
-    const known = this.#slots.get(text);
+    const key = keyOf(source, at);
+    const known = this.#slots.get(key);
     if (known !== undefined) return known;
-    const slot = this.#append(text, source, at, SELF);
-    this.#fresh[slot] = fresh;
+    const slot = this.#append(key, source, at);
+    if (fresh) this.#entries.setFresh(slot);
     return slot;
   }
 
   /** An entry for a key not seen before, with no row yet. */
-  #append(text: string, source: Source, at: number, base: Base): number {
-    const slot = this.#alive.length;
-    this.#slots.set(text, slot);
-    this.#alive.push(false);
-    this.#fresh.push(false);
-    this.#bases.push(base);
-    this.#from.push(null);
-    this.#at.push(0);
-    this.#keyFrom.push(source);
-    this.#keyAt.push(at);
-    this.#bytes += 64 + text.length;
+  #append(key: string | number, source: Source, at: number): number {
+    const slot = this.#entries.append(source.number, at);
+    this.#slots.set(key, slot);
+    this.#bytes += 64 + (typeof key === 'string' ? key.length : 0);
     return slot;
+  }
+
+  #base(slot: number): Base {
+    return this.#moved.get(slot) ?? (this.#entries.isMade(slot) ? NONE : SELF);
+  }
+
+  /** The slot has a row (again), which was at `base` before. */
+  #revive(slot: number, base: Base): void {
+    this.#entries.setAlive(slot, base === NONE);
+    if (base) this.#moved.set(slot, base);
+    else if (this.#moved.size > 0) this.#moved.delete(slot);
   }
 
   /**
@@ -280,8 +281,7 @@ export class Collapse {
   ): void {
     const { changes, columns } = source;
     if (source.hasAll && isWhole(changes, at)) {
-      this.#from[slot] = source;
-      this.#at[slot] = at;
+      this.#entries.setRow(slot, source.number, at);
       if (this.#own.size > 0) this.#own.delete(slot);
       // Of images nobody asks how much they take: they are held by the piece that brought them.
       if (!changes.images) this.#count(changes.cells, at, changes.relation.columns.length);
@@ -292,7 +292,7 @@ export class Collapse {
       const cell = column < 0 ? missing : cellAt(changes, at, column);
       return cell === undefined ? old?.[c] : cell;
     });
-    this.#from[slot] = null;
+    this.#entries.setNoRow(slot);
     this.#own.set(slot, cells);
     this.#count(cells, 0, cells.length);
   }
@@ -302,26 +302,20 @@ export class Collapse {
   }
 
   #kill(slot: number): void {
-    this.#alive[slot] = false;
-    this.#bases[slot] = SELF;
-    this.#from[slot] = null;
+    this.#entries.kill(slot);
+    this.#moved.delete(slot);
     this.#own.delete(slot);
   }
 
   #keyCells(slot: number): readonly ChangeCell[] {
-    const from = this.#keyFrom[slot];
-    return from ? from.key.map((column) => cellAt(from.changes, this.#keyAt[slot] ?? 0, column)) : [];
+    const from = this.#sources[this.#entries.keyFrom(slot)];
+    return from ? from.key.map((column) => cellAt(from.changes, this.#entries.keyAt(slot), column)) : [];
   }
 
   #reset(): void {
     this.#slots.clear();
-    this.#alive = [];
-    this.#fresh = [];
-    this.#bases = [];
-    this.#keyFrom = [];
-    this.#keyAt = [];
-    this.#from = [];
-    this.#at = [];
+    this.#entries.clear();
+    this.#moved.clear();
     this.#own.clear();
     this.#bytes = 0;
   }
@@ -336,10 +330,17 @@ function isWhole(changes: TableChanges, at: number): boolean {
   return true;
 }
 
-/** A row's key as text that is equal exactly when the bytes are. */
-function keyOf({ changes, key }: Source, at: number): string {
-  if (key.length === 1) return cellText(cellAt(changes, at, key[0] ?? 0));
-  return joined(key.map((column) => cellAt(changes, at, column)));
+/** A row's key as something that is equal exactly when the bytes are: the integer that they are the text of, else a text. */
+function keyOf({ changes, key }: Source, at: number): string | number {
+  if (key.length > 1) return joined(key.map((column) => cellAt(changes, at, column)));
+  const column = key[0] ?? 0;
+  const { images } = changes;
+  const row = images ? at / changes.relation.columns.length : 0;
+  const integer = images?.integer(row, column);
+  if (integer != null) return integer;
+  const cell = images ? images.cell(row, column) : changes.cells[at + column];
+  const text = cellText(cell);
+  return SHORT_INTEGER.test(text) ? Number(text) : text;
 }
 
 function joined(cells: readonly ChangeCell[]): string {

@@ -11,6 +11,7 @@ import {
   type ContractDatabase,
   type EngineUnderTest,
 } from './engine-under-test.ts';
+import { skip } from '../support/skip.ts';
 
 const STREAM = 'contract/1/changes';
 
@@ -120,6 +121,19 @@ export function changesSuite(engine: EngineUnderTest): void {
       const seen = await until(pieces, (all) => count(all) >= 400 && all.at(-1)?.end !== null);
       expect(seen.filter((piece) => piece.changes > 0).length).to.be.greaterThan(1);
       expect(new Set(changesIn(seen)).size).to.equal(400);
+    });
+
+    it('F26: what was committed before a column went is a piece without what came after', async function () {
+      // Where a table is recorded by itself, what is recorded does not follow its columns.
+      if (database.capture) skip(this, 'this engine’s record of a table keeps its columns');
+      await insertItems(database, table.name, [1, 2]);
+      const name = database.quote(table.name);
+      await database.execute(`UPDATE ${name} SET v = 'old'`);
+      await database.execute(`ALTER TABLE ${name} DROP COLUMN v`);
+      await database.execute(`UPDATE ${name} SET id = 3 WHERE id = 2`);
+      const all = await until(await open(start), (pieces) => pieces.reduce((n, { changes }) => n + changes, 0) >= 5);
+      const widths = all.map(({ tables }) => tables.map(({ relation }) => relation.columns.includes('v')));
+      expect(widths.filter(({ length }) => length > 0)).to.deep.equal([[true], [false]]);
     });
 
     it('what was changed before the table was included is visible to who reads now', async () => {

@@ -1,8 +1,8 @@
 /** F53: the flag, and the source's trigger column, flipped at every wrong moment. */
 import { expect } from 'chai';
 import { createWorld, equal, eventually, startService, type TestService, type World } from '../support/service.ts';
+import { ChildService, type Failpoints } from '../support/child-service.ts';
 import { testServer } from '../support/postgres.ts';
-import { startChild, type ChildService } from './child.ts';
 
 describe('F53: full sync requests', function () {
   this.timeout(60_000);
@@ -143,26 +143,28 @@ describe('F53: full sync requests', function () {
     expect(await requests()).to.deep.equal(before);
   });
 
-  for (const [name, failpoint, reason] of [
-    ['the request was made, the trigger column is not reset', 'request.created=kill', 'trigger'],
-    ['the trigger column is reset, the request is not confirmed', 'trigger.reset=kill', 'trigger'],
-    ['the rows are in place, the request is not finished', 'copy.swapped=kill', 'flag'],
-    ['the copy was opened', 'copy.opened=kill', 'flag'],
-  ] as const) {
-    if (failpoint.startsWith('copy.opened') && process.env['SLUICE_TEST_LONG'] === undefined) continue;
+  const kills: [name: string, failpoints: Failpoints, reason: 'trigger' | 'flag'][] = [
+    ['the request was made, the trigger column is not reset', { 'request.created': 'kill' }, 'trigger'],
+    ['the trigger column is reset, the request is not confirmed', { 'trigger.reset': 'kill' }, 'trigger'],
+    ['the rows are in place, the request is not finished', { 'copy.swapped': 'kill' }, 'flag'],
+    ['the copy was opened', { 'copy.opened': 'kill' }, 'flag'],
+  ];
+  for (const [name, failpoints, reason] of kills) {
+    if ('copy.opened' in failpoints && process.env['SLUICE_TEST_LONG'] === undefined) continue;
     it(`F53, F66: killed when ${name}: exactly one copy`, async () => {
       const first = await start();
       await world.state(id, 'streaming');
       await first.stop();
-      const child = await startChild(world.control.name, { SLUICE_FAILPOINTS: failpoint });
+      const child = await ChildService.start(world, failpoints);
       services.push(child);
-      await child.line(/change stream started/);
+      await child.says('change stream started');
       if (reason === 'flag') await flip(1);
       else await world.source.query(`UPDATE t SET go = 1 WHERE id = 7`);
-      expect(await child.ended).to.deep.equal({ code: null, signal: 'SIGKILL' });
-      const swapped = failpoint.startsWith('copy.swapped')
-        ? await world.destination.query(`SELECT last_generation FROM sluice.generations`)
-        : null;
+      expect(await child.exited).to.equal('SIGKILL');
+      const swapped =
+        'copy.swapped' in failpoints
+          ? await world.destination.query(`SELECT last_generation FROM sluice.generations`)
+          : null;
       await start();
       await settled([`${reason} completed`]);
       const [left] = await world.source.query(`SELECT count(*) AS n FROM t WHERE go <> 0`);

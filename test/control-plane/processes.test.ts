@@ -1,9 +1,9 @@
 /** F50, F55, F57: several processes on one control database; the control database away; being told to stop. */
 import { expect } from 'chai';
 import { startProxy, type Proxy } from '../control/proxy.ts';
+import { ChildService } from '../support/child-service.ts';
 import { testServer } from '../support/postgres.ts';
 import { createWorld, equal, eventually, startService, type TestService, type World } from '../support/service.ts';
-import { startChild, type ChildService } from './child.ts';
 import { startRecorded, type RecordedService } from './support.ts';
 
 const isLong = process.env['SLUICE_TEST_LONG'] !== undefined;
@@ -97,7 +97,7 @@ describe('F50: processes that share a control database', function () {
   it(`F50: ten processes, some of them killed and frozen meanwhile`, async () => {
     const [processes, count] = isLong ? [10, 40] : [4, 10];
     const ids = await tables(count);
-    const children = await Promise.all(Array.from({ length: processes }, () => startChild(world.control.name)));
+    const children = await Promise.all(Array.from({ length: processes }, () => ChildService.start(world)));
     services.push(...children);
     // Six more in this process: their number counts, not whose memory they are in.
     const url = (await testServer()).url();
@@ -151,17 +151,16 @@ describe('F55: the control database away', function () {
   it('F55: away at the start: waits, says so once, and begins when it is there', async () => {
     proxy.cut();
     const id = await world.map('t', { dest_server_id: 1 });
-    const child = await startChild(world.control.name, { DEST_URL: proxy.url });
+    const child = await ChildService.start(world, {}, { DEST_URL: proxy.url });
     services.push(child);
-    await child.line(/control database does not answer/);
+    await child.says('control database does not answer');
     await new Promise((resolve) => setTimeout(resolve, 5000)); // two more attempts
-    expect(said(child.lines, /control database does not answer/)).to.equal(1);
-    expect(child.lines.join('\n')).to.match(/CONTROL_UNREACHABLE/);
+    expect(child.count('control database does not answer')).to.equal(1);
+    expect(child.count('CONTROL_UNREACHABLE')).to.be.greaterThan(0);
     proxy.restore();
     await world.state(id, 'streaming', 30);
     await equal(world, 't');
-    await child.stop();
-    expect(await child.ended).to.deep.equal({ code: 0, signal: null });
+    expect(await child.stop()).to.equal(0);
   });
 
   for (const [name, take] of [
@@ -231,7 +230,7 @@ describe('F57: being told to stop', function () {
       await world.control.query(
         `UPDATE config SET config_value = '1100000' WHERE config_key = 'copy_max_bytes_per_second'`,
       );
-      const child = await startChild(world.control.name);
+      const child = await ChildService.start(world);
       children.push(child);
       const id = await world.map('t');
       await eventually(async () => {
@@ -241,7 +240,7 @@ describe('F57: being told to stop', function () {
       await world.source.query(`UPDATE t SET v = 'changed' WHERE id % 10 = 0`);
       const at = performance.now();
       child.signal(signal);
-      expect(await child.ended).to.deep.equal({ code: 0, signal: null });
+      expect(await child.exited).to.equal(0);
       expect(performance.now() - at, 'within the limit of 20 s').to.be.lessThan(20_000);
       const leases = await world.control.query(`SELECT lease_key FROM leases`);
       expect(leases, 'no lease is left to wait for').to.deep.equal([]);
@@ -253,17 +252,17 @@ describe('F57: being told to stop', function () {
       const [run] = await world.control.query(`SELECT status FROM sync_status WHERE sync_type = 'FULL_SYNC'`);
       expect(run?.['status']).to.equal('PAUSED');
       await world.control.query(`UPDATE config SET config_value = '0' WHERE config_key = 'copy_max_bytes_per_second'`);
-      const next = await startChild(world.control.name);
+      const next = await ChildService.start(world);
       children.push(next);
       await world.state(id, 'streaming', 20);
       await equal(world, 't');
-      expect(said(next, /resumed=true/)).to.equal(true);
+      expect(next.count('resumed=true')).to.be.greaterThan(0);
     });
   }
 
   it('F57: stopped while the control database is away, and while a table is locked: ends in its limit all the same', async () => {
     const proxy = await startProxy((await testServer()).url());
-    const child = await startChild(world.control.name, { DEST_URL: proxy.url });
+    const child = await ChildService.start(world, {}, { DEST_URL: proxy.url });
     children.push(child);
     const id = await world.map('t');
     await world.state(id, 'streaming', 30);
@@ -273,14 +272,12 @@ describe('F57: being told to stop', function () {
     proxy.cut();
     const at = performance.now();
     child.signal('SIGTERM');
-    expect((await child.ended).code).to.equal(0);
+    expect(await child.exited).to.equal(0);
     expect(performance.now() - at).to.be.lessThan(25_000);
     await blocker.query('ROLLBACK');
     await proxy.close();
-    const next = await startChild(world.control.name);
+    const next = await ChildService.start(world);
     children.push(next);
     await equal(world, 't', 't', 30_000);
   });
-
-  const said = (child: ChildService, what: RegExp) => child.lines.some((line) => what.test(line));
 });

@@ -4,6 +4,7 @@ import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { ControlDatabase } from '../../src/control/index.ts';
 import { sluice } from '../cli/support.ts';
+import { SLUICE } from '../support/program.ts';
 import { eventually } from '../support/service.ts';
 import { LAYOUTS, type DataflowLayout } from './dataflow-layouts.ts';
 import { SQLSERVER, type ControlTestDatabase } from './servers.ts';
@@ -94,8 +95,7 @@ describe('sluice migrate --from-dataflow', function () {
     const { database, variables } = await make(layout);
     const before = await tables(database);
     const env = { ...process.env, ...variables, SLUICE_FAILPOINTS: 'control.carried=kill:3' };
-    const arguments_ = ['--import=tsx', 'src/cli/main.ts', 'migrate', '--from-dataflow'];
-    const child = spawn(process.execPath, arguments_, { env, stdio: 'ignore' });
+    const child = spawn(process.execPath, [...SLUICE, 'migrate', '--from-dataflow'], { env, stdio: 'ignore' });
     const [, signal] = (await once(child, 'exit')) as [number | null, string | null];
     expect(signal).to.equal('SIGKILL');
     // The server rolls back as soon as it has noticed.

@@ -5,7 +5,7 @@ import { fileURLToPath } from 'node:url';
 import { expect } from 'chai';
 import pg from 'pg';
 import { sluice } from '../cli/support.ts';
-import { startChild, type ChildService } from '../control-plane/child.ts';
+import { ChildService } from '../support/child-service.ts';
 import { privateServer, type PrivateServer } from '../control-plane/support.ts';
 import { eventually } from '../support/service.ts';
 
@@ -122,8 +122,8 @@ describe('docs/quickstart.md, followed literally', function () {
     expect(own).to.deep.equal([['migrate'], ['run']]);
     const migrated = await sluice([...(own[0] ?? [])], variables);
     expect(migrated.exitCode, migrated.stderr).to.equal(0);
-    service = await startChild('sluice', variables);
-    await service.line(/service started/);
+    service = await ChildService.start({ control: { name: 'sluice' } }, {}, variables);
+    await service.says('service started');
   });
 
   it('3: two INSERTs: the table is made, copied and followed within a poll', async () => {

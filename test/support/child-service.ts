@@ -1,11 +1,9 @@
 /** `sluice run` as a process of its own, so that a test can kill, freeze and thaw it. */
 import { spawn, type ChildProcess } from 'node:child_process';
-import { fileURLToPath } from 'node:url';
 import type { Failpoint } from '../../src/model/failpoint.ts';
 import { testServer } from './postgres.ts';
+import { SLUICE } from './program.ts';
 import { eventually, type World } from './service.ts';
-
-const MAIN = fileURLToPath(new URL('../../src/cli/main.ts', import.meta.url));
 
 /** What of the log is kept for a failing test's message. */
 const LOG_LINES = 400;
@@ -46,19 +44,23 @@ export class ChildService {
     );
   }
 
-  /** Starts the service on the world's control database. */
-  static async start(world: World, failpoints: Failpoints = {}): Promise<ChildService> {
-    const server = await testServer();
+  /** Starts the service on the world's control database; `variables` of its environment come before what is set here. */
+  static async start(
+    world: { readonly control: { readonly name: string } },
+    failpoints: Failpoints = {},
+    variables: Readonly<Record<string, string>> = {},
+  ): Promise<ChildService> {
     const own = Object.entries(process.env).filter(([name]) => !/^(DEST_|CONFIG_|CONTROL_|SLUICE_|LOG_|PG)/.test(name));
-    const child = spawn(process.execPath, ['--import=tsx', MAIN, 'run'], {
+    const child = spawn(process.execPath, [...SLUICE, 'run'], {
       env: {
         ...Object.fromEntries(own),
-        DEST_URL: server.url(),
+        DEST_URL: variables['DEST_URL'] ?? (await testServer()).url(),
         CONTROL_DATABASE: world.control.name,
         LOG_LEVEL: 'debug',
         SLUICE_FAILPOINTS: Object.entries(failpoints)
           .map(([name, action]) => `${name}=${action}`)
           .join(','),
+        ...variables,
       },
       stdio: ['ignore', 'pipe', 'pipe'],
     });
@@ -102,9 +104,13 @@ export class ChildService {
   /** Waits until a line of its log contains `text`. */
   async says(text: string, ms = 20_000): Promise<void> {
     await eventually(async () => {
-      if (!this.log.some((line) => line.includes(text)))
-        throw new Error(`the service did not say “${text}”:\n${this.lastWords()}`);
+      if (this.count(text) === 0) throw new Error(`the service did not say “${text}”:\n${this.lastWords()}`);
     }, ms);
+  }
+
+  /** Lines of its log that contain `text`. */
+  count(text: string): number {
+    return this.log.filter((line) => line.includes(text)).length;
   }
 
   lastWords(lines = 40): string {

@@ -29,7 +29,8 @@ const CELL_BYTES = 48;
 const MAX_KEY_BYTES = 3072;
 
 /** What an event was for the stream. */
-export const Step = { None: 0, Begin: 1, Commit: 2, Idle: 3 } as const;
+/** `Statement`: it may have changed a table's columns, and is complete. */
+export const Step = { None: 0, Begin: 1, Commit: 2, Idle: 3, Statement: 4 } as const;
 export type Step = (typeof Step)[keyof typeof Step];
 
 interface Followed {
@@ -168,7 +169,9 @@ export class BinlogDecoder {
     if (word) return this.#commit(header);
     const truncated = truncatedTable(sql, schema);
     if (truncated?.schema === this.#options.database) await this.#truncate(truncated.table);
-    return this.#pending?.standalone === true ? this.#commit(header) : this.#advance(header, Step.None);
+    if (this.#pending?.standalone !== true) return this.#advance(header, Step.None);
+    this.#commit(header);
+    return truncated === null ? Step.Statement : Step.Commit;
   }
 
   async #truncate(table: string): Promise<void> {

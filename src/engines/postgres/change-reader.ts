@@ -154,7 +154,9 @@ export class PostgresChangeReader implements ChangeReader {
     if (this.#breaks.length > 0 && buffer[start] === BEGIN) this.#breakBefore(buffer.readBigUInt64BE(start + 1));
     const step = decoder.decode(buffer, start, end);
     if (step === Step.None) return;
-    if (step === Step.Commit && this.#begun) this.#cut(true);
+    // What was committed before is applied by the columns that it was made with.
+    if (step === Step.Described) this.#cut(true);
+    else if (step === Step.Commit && this.#begun) this.#cut(true);
     else if (step === Step.Commit && decoder.changes === 0) {
       // Nothing of ours in it (servers before 15 send empty transactions): it is progress, not a piece.
       const taken = decoder.takeCompleted();

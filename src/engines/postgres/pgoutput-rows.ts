@@ -67,11 +67,17 @@ export class PgoutputRows implements RowImages {
     const buffer = this.buffers[row];
     const kind = this.kinds[row] ?? Row.Whole;
     if (buffer === undefined) return undefined;
-    let at = this.starts[row] ?? 0;
-    for (let before = 0; before < column; before++)
-      at += buffer[at] === TEXT_VALUE ? 5 + buffer.readUInt32BE(at + 1) : 1;
+    const at = valueAt(buffer, this.starts[row] ?? 0, column);
     const cell = this.#value(buffer, at, column, kind);
     return cell === undefined && kind === Row.AbsentAfterBefore ? this.cell(row - 1, column) : cell;
+  }
+
+  integer(row: number, column: number): number | null {
+    const buffer = this.buffers[row];
+    if (buffer === undefined || this.format.binary[column]) return null;
+    const at = valueAt(buffer, this.starts[row] ?? 0, column);
+    if (buffer[at] !== TEXT_VALUE) return null;
+    return integerAt(buffer, at + 5, buffer.readUInt32BE(at + 1));
   }
 
   /** Every row's cells, one after the other. */
@@ -119,6 +125,32 @@ export class PgoutputRows implements RowImages {
         return undefined;
     }
   }
+}
+
+/** Where the value of the column begins, of a row that begins at `at`. */
+function valueAt(buffer: Buffer, at: number, column: number): number {
+  let value = at;
+  for (let before = 0; before < column; before++)
+    value += buffer[value] === TEXT_VALUE ? 5 + buffer.readUInt32BE(value + 1) : 1;
+  return value;
+}
+
+const ZERO = 0x30;
+const MINUS = 0x2d;
+
+function integerAt(buffer: Buffer, start: number, length: number): number | null {
+  const isNegative = buffer[start] === MINUS;
+  const first = isNegative ? start + 1 : start;
+  const end = start + length;
+  // No digits, too many, or a zero before others or behind a sign.
+  if (end === first || end - first > 9 || (buffer[first] === ZERO && length > 1)) return null;
+  let number = 0;
+  for (let at = first; at < end; at++) {
+    const digit = (buffer[at] ?? 0) - ZERO;
+    if (digit < 0 || digit > 9) return null;
+    number = number * 10 + digit;
+  }
+  return isNegative ? -number : number;
 }
 
 /**

@@ -15,7 +15,8 @@ import {
 } from './pgoutput-rows.ts';
 
 /** What a message did, so that its caller knows when a piece may end. */
-export const Step = { None: 0, Change: 1, Commit: 2 } as const;
+/** `Described`: a relation is not what it was for the changes decoded before. */
+export const Step = { None: 0, Change: 1, Commit: 2, Described: 3 } as const;
 export type Step = (typeof Step)[keyof typeof Step];
 
 export interface DecoderOptions {
@@ -118,8 +119,7 @@ export class PgoutputDecoder {
         this.#commit(buffer.readBigUInt64BE(start + 10));
         return Step.Commit;
       case 0x52: // 'R'
-        this.#describe(buffer);
-        return Step.None;
+        return this.#describe(buffer);
       case 0x54: // 'T'
         return this.#truncate(buffer);
       case 0x59: // 'Y': a type's name; relations already name their types by id
@@ -203,7 +203,7 @@ export class PgoutputDecoder {
     }
   }
 
-  #describe(buffer: Buffer): void {
+  #describe(buffer: Buffer): Step {
     const oid = buffer.readUInt32BE(this.#at);
     this.#at += 4;
     // An empty namespace is pg_catalog.
@@ -234,10 +234,11 @@ export class PgoutputDecoder {
       same(known.relation.columnTypes, columnTypes) &&
       same(known.format.identity, identity)
     )
-      return;
+      return Step.None;
     const relation: ChangeRelation = { name: { schema, table }, id: String(oid), columns, columnTypes };
     const format = { identity, binary, textAsBytes: this.#textAsBytes };
     this.#relations.set(oid, { relation, format, open: null });
+    return known === undefined ? Step.None : Step.Described;
   }
 
   #insert(buffer: Buffer): Step {

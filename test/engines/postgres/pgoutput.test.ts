@@ -1,5 +1,7 @@
 import { expect } from 'chai';
 import { Duplex } from 'node:stream';
+import { Collapse } from '../../../src/sync/collapse.ts';
+import { changesOf } from '../../support/changes.ts';
 import { Op } from '../../../src/model/changes.ts';
 import type { Session } from '../../../src/engines/postgres/connection.ts';
 import { PgoutputDecoder, Step } from '../../../src/engines/postgres/pgoutput.ts';
@@ -85,6 +87,44 @@ describe('pgoutput decoder', () => {
     expect(changes?.visibility).to.deep.equal(['7']);
     expect([decoder.bytes, decoder.changes, decoder.completed]).to.deep.equal([0, 0, 0]);
     expect(decoder.takeCompleted()).to.equal(null);
+  });
+
+  it('F21: keys meet, and meet no other, whether they are taken from rows as they came or from cells', () => {
+    const texts = [
+      '0',
+      '00',
+      '-0',
+      '7',
+      '07',
+      '+7',
+      '-7',
+      '--7',
+      '-',
+      '',
+      ' 7',
+      '7 ',
+      '7.0',
+      '123456789',
+      '-123456789',
+    ];
+    texts.push('1234567890', '12345678901234567890', '１', '7é', '1e3', '0x7');
+    const decoder = new PgoutputDecoder();
+    decode(decoder, begin(7), relation(1, 't', '*id', 'v'), ...texts.map((text) => insert(1, text, 'image')));
+    decode(decoder, commit(9n));
+    const [came] = decoder.takeCompleted()?.tables ?? [];
+    expect(came?.images).to.not.equal(undefined);
+    const collapse = new Collapse(['id', 'v'], ['id']);
+    if (came) collapse.add(came);
+    collapse.add(
+      changesOf(
+        ['id', 'v'],
+        texts.map((text, i) => ['U', null, [i % 2 === 0 ? text : Buffer.from(text), 'cell']]),
+      ),
+    );
+    const { upserts } = collapse.result();
+    const keys = upserts.filter((_, i) => i % 2 === 0).map(String);
+    expect(keys).to.have.members(texts);
+    expect(upserts.filter((_, i) => i % 2 === 1)).to.deep.equal(texts.map(() => 'cell'));
   });
 
   it('cuts what belongs to an unfinished transaction off what is complete', () => {
