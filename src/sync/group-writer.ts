@@ -398,8 +398,11 @@ export class GroupWriter {
         dropped,
         error: needsCopy ? notFollowed(route, isFollowed ? { ...decision, added: [] } : decision) : null,
       });
-    // Only now: the copy that brings what the route does not carry is asked for, durably.
+    // Only now: the copy that brings what the route does not carry is asked for, durably. That holds too for the events of the
+    // relation that was looked at, which the route, as it is from now on, does not carry either.
     this.#settled.add(drift);
+    const left = driftOf({ ...route, columns: change.columns }, relation);
+    if (left !== null && isFollowed) this.#settled.add(left);
   }
 
   async #reshape(

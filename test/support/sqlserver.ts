@@ -11,6 +11,7 @@ import type { Context } from 'mocha';
 import { Connection } from '../../src/engines/sqlserver/connection.ts';
 import type { Parameters, Row } from '../../src/engines/sqlserver/connection.ts';
 import { quoteIdentifier, quoteLiteral } from '../../src/engines/sqlserver/sql.ts';
+import { PATIENCE } from './patience.ts';
 import { skip } from './skip.ts';
 
 const root = path.resolve(import.meta.dirname, '../..');
@@ -85,7 +86,9 @@ export async function findSqlServer(): Promise<SqlServerUnderTest | string> {
 
 /** To be called in a `before` hook: skips its tests where there is no server. */
 export async function requireSqlServer(context: Context): Promise<SqlServerUnderTest> {
-  context.timeout(120_000);
+  const own = context.timeout();
+  // Of a hook that asks for more time, no less.
+  if (own > 0) context.timeout(Math.max(own, 120_000 * PATIENCE));
   const found = await findSqlServer();
   return typeof found === 'string' ? skip(context, found) : found;
 }
