@@ -50,6 +50,7 @@ export async function checkMapping(options: CheckOptions & { readonly mayAdd?: b
       },
     );
   }
+  const made = destination.destination;
   const check = checkSchema({
     source: table,
     target: live,
@@ -57,6 +58,7 @@ export async function checkMapping(options: CheckOptions & { readonly mayAdd?: b
     cdc: options.stream !== null,
     suspends: suspends ?? { triggers: false, foreignKeys: false },
     mayAdd: options.mayAdd ?? false,
+    design: made === null ? null : (key) => made.design(table, options.target, key),
     remedies: destination.destination?.remedies ?? null,
   });
   await options.findings(check.findings);

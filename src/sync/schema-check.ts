@@ -2,7 +2,8 @@
  * Compares a source table with its destination before any row moves (invariant 6): which columns are carried to which, by
  * which key, and what stands in the way. Pure; knows no engine.
  */
-import type { Remedies, RouteColumn, Suspends } from '../engines/contract.ts';
+import type { Remedies, RouteColumn, Suspends, TableDesign } from '../engines/contract.ts';
+import { hasCode } from '../model/errors.ts';
 import type { Finding } from '../model/findings.ts';
 import { displayName, type Column, type Table } from '../model/tables.ts';
 import { cannotHold, type LogicalType } from '../model/types.ts';
@@ -14,6 +15,11 @@ export interface SchemaCheckRequest extends KeyRequest {
   readonly suspends: Suspends;
   /** Earlier copies filled the destination table, so that columns the source has gained are added to it. */
   readonly mayAdd?: boolean;
+  /**
+   * How the destination would declare the source's table with this key: a column that is declared so takes what it can (a uuid as text
+   * where there is no such type). Throws SCHEMA_MISMATCH where it cannot.
+   */
+  readonly design?: ((key: readonly string[]) => TableDesign) | null;
   /** Statements of the destination's engine, for hints. */
   readonly remedies?: Remedies | null;
 }
@@ -37,12 +43,14 @@ export function checkSchema(request: SchemaCheckRequest): SchemaCheck {
   if (request.cdc && source.kind === 'other')
     report('error', 'CAPABILITY_MISSING', `${displayName(source.name)} is not a table: its changes cannot be followed`);
   const pairs = target === null ? null : matchColumns(source, target);
+  const designed = pairs === null ? new Map<string, string>() : designedTypes(request, pairs);
   const columns: RouteColumn[] = [];
   for (const column of source.columns) {
     const match = pairs?.get(column.name);
     if (target !== null) {
       const what = `column ${column.name} of ${displayName(target.name)}`;
-      const problem = columnProblem(column, match ?? null, source, target);
+      const isAsDesigned = match !== undefined && designed.get(column.name) === match.nativeType;
+      const problem = columnProblem(column, match ?? null, { source, target, isAsDesigned });
       if (match === undefined && request.mayAdd === true) {
         if (column.generated === null) {
           missing.push(column.name);
@@ -67,6 +75,18 @@ export function checkSchema(request: SchemaCheckRequest): SchemaCheck {
     guards(target, request, report);
   }
   return { findings, columns, missing, key: chooseKey(request, columns, report) };
+}
+
+/** By source column: the native type that the destination would give it. None where it could not make the table. */
+function designedTypes(request: SchemaCheckRequest, pairs: ReadonlyMap<string, Column>): Map<string, string> {
+  const carried = [...pairs].map(([source, { name }]) => ({ source, target: name }));
+  try {
+    const design = request.design?.(chooseKey(request, carried, () => undefined));
+    return new Map(design?.columns.map((column) => [column.source, column.nativeType]));
+  } catch (error) {
+    if (!hasCode(error, 'SCHEMA_MISMATCH')) throw error;
+    return new Map();
+  }
 }
 
 /** By exact name; what is left, by name in any case where that is unambiguous. Values: the destination's columns. */
@@ -98,7 +118,11 @@ interface Problem {
 }
 
 /** Null: it can be carried, or need not. */
-function columnProblem(column: Column, match: Column | null, source: Table, target: Table): Problem | null {
+function columnProblem(
+  column: Column,
+  match: Column | null,
+  { source, target, isAsDesigned }: { source: Table; target: Table; isAsDesigned: boolean },
+): Problem | null {
   const sameEngine = source.engine === target.engine;
   if (column.generated !== null) {
     if (match !== null && sameEngine && match.generated === column.generated) return null;
@@ -113,7 +137,8 @@ function columnProblem(column: Column, match: Column | null, source: Table, targ
     return { kind: 'generated', why: 'it is generated here and an ordinary column at the source' };
   if (match.selfWritten)
     return { kind: 'generated', why: 'only the server writes it here; declare it as an ordinary column' };
-  const reason = sameTypes(column, match, sameEngine) ? null : cannotHold(column.type, match.type);
+  const isSame = isAsDesigned || sameTypes(column, match, sameEngine);
+  const reason = isSame ? null : cannotHold(column.type, match.type);
   if (reason !== null)
     return { kind: 'type', why: `${column.nativeType} does not go into ${match.nativeType}: ${reason}` };
   if (column.nullable && !match.nullable)

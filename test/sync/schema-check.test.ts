@@ -105,6 +105,22 @@ describe('schema check', () => {
     expect(briefly(never, never)[0]).to.match(/column a of s.t: .*nothing carries it/);
   });
 
+  it('a column is as the destination declares it: it takes what it can', () => {
+    const uuid = table([id, column('u', { nativeType: 'uuid', type: { kind: 'uuid' } })], [primary]);
+    const made = table([id, column('u', { nativeType: 'char(36)' })], [primary]);
+    const design = () => ({
+      target: made.name,
+      columns: [{ source: 'u', target: 'u', nativeType: 'char(36)', type: { kind: 'uuid' } as const }],
+      key: ['id'],
+      ddl: [],
+      leftOut: [],
+    });
+    expect(briefly(uuid, made)).to.have.length(1);
+    expect(briefly(uuid, made, { design })).to.deep.equal([]);
+    const other = table([id, column('u', { nativeType: 'char(40)' })], [primary]);
+    expect(briefly(uuid, other, { design })).to.have.length(1);
+  });
+
   it('F27: a column that the engine alone writes is carried, but not into another such', () => {
     const version = (selfWritten: boolean) => table([id, column('a', { nullable: false, selfWritten })], [primary]);
     expect(briefly(version(true), version(false))).to.deep.equal([]);

@@ -153,7 +153,7 @@ export class MysqlCopies implements CopyDestination {
         await locker.retract();
         return null;
       }
-      await sweep(this.#connection, session, mappingUid, [target.schema]);
+      await sweep(session, mappingUid, [target.schema]);
       return copy(generation, generation);
     });
   }
@@ -284,7 +284,7 @@ export class MysqlCopies implements CopyDestination {
       await locker.endCopiers(mappingUid);
     });
     const schema = (target as TableName | null)?.schema ?? '';
-    await this.#connection.use((session) => sweep(this.#connection, session, mappingUid, [schema]));
+    await this.#connection.use((session) => sweep(session, mappingUid, [schema]));
     await this.#connection.query(
       'forget the mapping',
       'DELETE FROM sluice_generations WHERE mapping_uid = ? AND reserved IS NULL',
@@ -320,7 +320,7 @@ export class MysqlCopies implements CopyDestination {
         const route = textOf(found, column);
         return route === null ? [] : [(JSON.parse(route) as StoredRoute).target.schema];
       });
-      await sweep(this.#connection, session, mappingUid, schemas);
+      await sweep(session, mappingUid, schemas);
       return null;
     });
   }

@@ -106,7 +106,7 @@ export class MysqlDestination implements Destination {
       );
       for (const uid of mappings) {
         await locker.endCopiers(uid);
-        await sweep(this.#connection, session, uid, []);
+        await sweep(session, uid, []);
       }
     } finally {
       await this.#connection.release(session);

@@ -266,7 +266,7 @@ export class MysqlFold implements FoldSession {
   /** What is over by now; whoever comes next would do it as well. */
   async #sweep(): Promise<void> {
     const { schema } = this.options.route.target;
-    await sweep(this.connection, this.session, this.options.mappingUid, [schema]).catch(() => undefined);
+    await sweep(this.session, this.options.mappingUid, [schema]).catch(() => undefined);
   }
 
   #backlog(): string {

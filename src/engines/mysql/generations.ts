@@ -8,7 +8,7 @@ import { backlogTable, stagingTable } from '../home-tables.ts';
 import { numberOf, textOf } from '../row-values.ts';
 import { isSameShape, type StoredRoute } from '../stored-route.ts';
 import type { GenerationRequest } from '../contract.ts';
-import type { Connection, Row, Session } from './connection.ts';
+import type { Row, Session } from './connection.ts';
 import { lockGeneration } from './hold.ts';
 import { own } from './home.ts';
 import type { Locker } from './locks.ts';
@@ -76,12 +76,7 @@ export async function reserve(session: Session, mappingUid: string): Promise<num
 }
 
 /** Drops staging tables and backlogs of the mapping that its row (if any) does not name. `schemas`: where such tables may be. */
-export async function sweep(
-  connection: Connection,
-  session: Session,
-  mappingUid: string,
-  schemas: readonly string[],
-): Promise<void> {
+export async function sweep(session: Session, mappingUid: string, schemas: readonly string[]): Promise<void> {
   const [row] = await session.query('read the generation', 'SELECT * FROM sluice_generations WHERE mapping_uid = ?', [
     mappingUid,
   ]);
@@ -99,13 +94,13 @@ export async function sweep(
   if (pending !== null) kept.add(pending);
   // A held mapping's backlog is made before its number is known to be taken (hold.ts).
   keep(backlogTable(mappingUid, (numberOf(row, 'last_generation') ?? 0) + 1));
-  const places = [...new Set([connection.database ?? '', ...schemas.filter(Boolean)])];
+  const places = [...new Set(schemas.filter(Boolean))];
   const prefixes = [stagingTable(mappingUid, 0), backlogTable(mappingUid, 0)].map((name) =>
     own(name).table.slice(0, -1),
   );
   const found = await session.query(
     'look for tables of copies that are over',
-    `SELECT TABLE_SCHEMA AS s, TABLE_NAME AS t FROM information_schema.TABLES WHERE TABLE_SCHEMA IN (${places.map(() => '?').join(', ')})
+    `SELECT TABLE_SCHEMA AS s, TABLE_NAME AS t FROM information_schema.TABLES WHERE TABLE_SCHEMA IN (${['DATABASE()', ...places.map(() => '?')].join(', ')})
       AND (${prefixes.map((prefix) => `LEFT(TABLE_NAME, ${prefix.length}) = ?`).join(' OR ')})`,
     [...places, ...prefixes],
   );

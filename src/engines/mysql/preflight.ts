@@ -55,10 +55,16 @@ export class MysqlPreflight implements Preflight {
   async #writeRights(session: Session): Promise<Finding[]> {
     const name = quoteIdentifier(`sluice_try_${session.id}`);
     try {
-      await session.run('make a table', [`CREATE TABLE ${name} (n int) ENGINE = InnoDB`, `DROP TABLE ${name}`]);
+      await session.run('make a table', [
+        `CREATE TABLE ${name} (n int) ENGINE = InnoDB`,
+        `ALTER TABLE ${name} ADD KEY n (n)`,
+        `CREATE TEMPORARY TABLE ${quoteIdentifier(`sluice_temporary_${session.id}`)} (n int)`,
+        `DROP TABLE ${name}`,
+      ]);
       return [];
     } catch (error) {
       if (!hasCode(error, 'PERMISSION_DENIED')) throw error;
+      await session.run('drop the table', [`DROP TABLE IF EXISTS ${name}`]).catch(() => undefined);
       const [who] = await session.query('ask who we are', 'SELECT CURRENT_USER() AS login, DATABASE() AS place');
       const login = String(who?.['login']).replace(/^(.*)@(.*)$/, "'$1'@'$2'");
       return [

@@ -10,6 +10,7 @@ import { SluiceError } from '../../model/errors.ts';
 import { numberOf, textOf } from '../row-values.ts';
 import type { StoredRoute } from '../stored-route.ts';
 import type { Connection, Row, Session } from './connection.ts';
+import { sweep } from './generations.ts';
 import { Locker } from './locks.ts';
 import { quoteTable } from './sql.ts';
 import { openWriter } from './transactions.ts';
@@ -79,6 +80,8 @@ export async function settle(session: Session, row: Row): Promise<void> {
     'UPDATE sluice_generations SET pending_rename = NULL, updated_at = NOW(3) WHERE mapping_uid = ?',
     [mappingUid],
   );
+  // Its backlog, which the former copier did not come to drop; nobody needs it, and whoever copies next would do it as well.
+  await sweep(session, mappingUid, [to.schema]).catch(() => undefined);
 }
 
 /** Finishes what killed processes left of these rows' swaps. True: there was something, and the rows are to be read again. */
