@@ -1,6 +1,7 @@
 /**
  * Changes against PostgreSQL's own logical replication. Both read the same prepared backlog of WAL, each from its own slot into its
- * own database, one after the other; timed from the moment its slot is in use to the moment the last row is there.
+ * own database, one after the other; timed from the moment its slot is in use to the moment the last row is there. The service has
+ * followed another table for a while by then, as a service has that was not started a second ago; its source is disabled in between.
  */
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Arena } from './arena.ts';
@@ -14,6 +15,8 @@ export interface Workload {
   readonly base: number;
   /** Changes `orders` of the source; a procedure's body that may COMMIT. */
   readonly sql: string;
+  /** A smaller one of the same kind. */
+  readonly warmUp: () => Workload;
 }
 
 /** (a): 500 transactions of 1,000 inserts, after every fifth two updates of 1,000 older rows each. */
@@ -34,6 +37,7 @@ export function largeTransactions(scale: number): Workload {
           END LOOP;
         END IF;
       END LOOP;`,
+    warmUp: () => largeTransactions(scale / 10),
   };
 }
 
@@ -50,6 +54,7 @@ export function smallTransactions(count: number): Workload {
         END IF;
         COMMIT;
       END LOOP;`,
+    warmUp: () => smallTransactions(count / 5),
   };
 }
 
@@ -113,16 +118,42 @@ async function prepare(arena: Arena, workload: Workload): Promise<void> {
   await arena.createControl();
   arena.startService();
   await arena.copy('orders', 'destination');
-  await sleep(1000);
-  await arena.stopService();
+  const { base, sql } = workload.warmUp();
+  await arena.query('source', createTable('warm_up'));
+  await arena.query('source', fill('warm_up', base));
+  await arena.copy('warm_up', 'destination');
+  await change(arena, 'warm_up', sql);
+  while (!(await hasArrived(arena, 'destination', 'warm_up'))) await sleep(50);
+  await pauseService(arena);
+  await change(arena, 'orders', workload.sql);
+}
+
+async function change(arena: Arena, table: string, sql: string): Promise<void> {
   await arena.query('source', 'SET synchronous_commit = off');
-  await arena.query('source', `DO $$ BEGIN ${workload.sql} END $$`);
-  await arena.query('source', `INSERT INTO orders SELECT ${values(`${MARK}::bigint`)}`);
+  await arena.query('source', `DO $$ BEGIN ${sql.replaceAll('orders', table)} END $$`);
+  await arena.query('source', `INSERT INTO ${table} SELECT ${values(`${MARK}::bigint`)}`);
   await arena.query('source', 'RESET synchronous_commit');
 }
 
+async function hasArrived(arena: Arena, database: string, table: string): Promise<boolean> {
+  return (await arena.value(database, `SELECT count(*) FROM ${table} WHERE id = ${MARK}`)) !== '0';
+}
+
+const OUR_SLOT = `slot_name NOT IN ('${NATIVE.join(`', '`)}')`;
+
+async function pauseService(arena: Arena): Promise<void> {
+  await arena.control('UPDATE source_servers SET is_enabled = 0');
+  await idle(arena, OUR_SLOT);
+}
+
+/** Nobody reads the slot. */
+async function idle(arena: Arena, slot: string): Promise<void> {
+  while (Number(await arena.value('source', `SELECT count(*) FROM pg_replication_slots WHERE ${slot} AND active`)) > 0)
+    await sleep(20);
+}
+
 async function applyWithSluice(arena: Arena): Promise<Run> {
-  const run = timed(arena, 'destination', `slot_name NOT IN ('${NATIVE.join(`', '`)}')`, async () => ({
+  const run = timed(arena, 'destination', OUR_SLOT, async () => ({
     service: arena.servicePid,
     destination: Number(
       await arena.value(
@@ -133,9 +164,9 @@ async function applyWithSluice(arena: Arena): Promise<Run> {
       ),
     ),
   }));
-  arena.startService();
+  await arena.control('UPDATE source_servers SET is_enabled = 1');
   const result = await run;
-  await arena.stopService();
+  await pauseService(arena);
   return result;
 }
 
@@ -148,10 +179,7 @@ async function applyNatively(arena: Arena, name: string): Promise<Run> {
   await arena.query(name, `ALTER SUBSCRIPTION ${name} ENABLE`);
   const result = await run;
   await arena.query(name, `ALTER SUBSCRIPTION ${name} DISABLE`);
-  while (
-    (await arena.value('source', `SELECT active FROM pg_replication_slots WHERE slot_name = '${name}'`)) === 'true'
-  )
-    await sleep(20);
+  await idle(arena, `slot_name = '${name}'`);
   return result;
 }
 
@@ -173,9 +201,9 @@ async function timed(
     await sleep(5);
   }
   const started = performance.now();
-  // Starting up is not applying.
+  // What it did before is not applying.
   const before = cpuSeconds(arena.servicePid);
-  while ((await arena.value(database, `SELECT count(*) FROM orders WHERE id = ${MARK}`)) === '0') await sleep(10);
+  while (!(await hasArrived(arena, database, 'orders'))) await sleep(10);
   const elapsed = (performance.now() - started) / 1000;
   const pids: Record<string, number> = { walsender, ...(await processes()) };
   const cpu = Object.fromEntries(Object.entries(pids).map(([name, pid]) => [name, cpuSeconds(pid)]));
@@ -184,10 +212,11 @@ async function timed(
 }
 
 async function clear(arena: Arena): Promise<void> {
+  await arena.stopService();
   for (const name of NATIVE) {
     await arena.query(name, `ALTER SUBSCRIPTION ${name} SET (slot_name = NONE)`);
     await arena.query(name, `DROP SUBSCRIPTION ${name}`);
   }
   await dropSlots(arena);
-  await arena.query('source', 'DROP TABLE orders');
+  await arena.query('source', 'DROP TABLE orders, warm_up');
 }

@@ -1,10 +1,12 @@
 import { stopMysql } from './mysql.ts';
 import { stretchTimeouts } from './patience.ts';
 import { stopTestServer } from './postgres.ts';
+import { recordStatements } from './sent-statements.ts';
 import { stopSqlServer } from './sqlserver.ts';
 
 export const mochaHooks = {
   beforeAll(this: Mocha.Context): void {
+    recordStatements();
     const suite = this.test?.parent;
     if (suite) stretchTimeouts(suite);
   },
