@@ -11,14 +11,14 @@ import { MysqlCatalog } from './catalog.ts';
 import type { Connection, Session } from './connection.ts';
 import { requireWritable } from './guards.ts';
 import { holdMapping } from './hold.ts';
-import { lockName, own } from './home.ts';
+import { own } from './home.ts';
 import { Locker } from './locks.ts';
 import { reshapeRoute } from './reshape.ts';
 import { ROUTE_COLUMNS, routeOf } from './routes.ts';
 import { quoteLiteral, quoteTable } from './sql.ts';
 import { settleGroup } from './swaps.ts';
 import { TableApplier } from './table-applier.ts';
-import { attempt, BEGIN, commit, openWriter, rollback, ROLLBACK } from './transactions.ts';
+import { attempt, BEGIN, commit, openWriter, rollback } from './transactions.ts';
 
 /** As `Destination.takeGroup`. */
 export async function takeGroup(
@@ -35,29 +35,25 @@ export async function takeGroup(
   const session = await openWriter(connection, { patient: false });
   try {
     const locker = new Locker(connection, session, options.lockWaitMs);
-    const lock = lockName(connection, 'group', `${stream}/${group}`);
-    const isMine = `IS_USED_LOCK(${quoteLiteral(lock)}) = CONNECTION_ID()`;
+    await locker.group(stream, group, numberOf(before, 'owner_session'));
     // One round trip to its COMMIT: who takes over and freezes holds no row. An epoch is taken once: the row's epoch must be lower
     // (PROTOCOL, Ownership).
-    const take = [
+    const answers = await session.batch('take the group over', [
       ...BEGIN,
       ...(create === null
         ? []
         : [
             `INSERT IGNORE INTO sluice_positions (stream, apply_group, epoch, position)
-             SELECT ${quoteLiteral(stream)}, ${quoteLiteral(group)}, ${epoch - 1}, ${quoteLiteral(create)} FROM DUAL WHERE ${isMine}`,
+             VALUES (${quoteLiteral(stream)}, ${quoteLiteral(group)}, ${epoch - 1}, ${quoteLiteral(create)})`,
           ]),
       `UPDATE sluice_positions SET epoch = ${epoch}, owner_session = CONNECTION_ID(), updated_at = NOW(3)
-        WHERE ${where} AND epoch < ${epoch} AND ${isMine}`,
+        WHERE ${where} AND epoch < ${epoch}`,
       `SELECT position, route_version FROM sluice_positions WHERE ${where} AND epoch = ${epoch} AND owner_session = CONNECTION_ID()`,
       // Pieces of earlier owners.
-      `DELETE FROM sluice_pieces WHERE ${where} AND epoch < ${epoch} AND ${isMine}`,
+      `DELETE FROM sluice_pieces WHERE ${where} AND epoch < ${epoch}`,
       'COMMIT',
       'SET autocommit = 1',
-    ];
-    const answers = await locker.past(lock, 'take the group over', take, {
-      formerOwner: numberOf(before, 'owner_session'),
-    });
+    ]);
     const row = answers.flat().find((candidate) => 'position' in candidate);
     if (!row) throw new SluiceError('FENCED', `the group ${group} of ${stream} has a newer owner`);
     await settleGroup(session, stream, group);
@@ -94,12 +90,10 @@ class MysqlGroup implements GroupStatements<TableApplier> {
 
   async lockPosition() {
     const { stream, group } = this.#state;
-    const lock = lockName(this.#connection, 'group', `${stream}/${group}`);
     const select = `SELECT epoch, position, route_version, has_renames FROM sluice_positions WHERE ${this.#where} FOR UPDATE`;
+    await this.#locker.group(stream, group);
     for (;;) {
-      const answers = await this.#locker.past(lock, 'lock the group’s position', [...BEGIN, select], {
-        after: ROLLBACK,
-      });
+      const answers = await this.#session.batch('lock the group’s position', [...BEGIN, select]);
       const row = answers.flat().find((candidate) => 'epoch' in candidate);
       if (!row) return null;
       if (!flagOf(row, 'has_renames'))
@@ -109,7 +103,7 @@ class MysqlGroup implements GroupStatements<TableApplier> {
           routeVersion: numberOf(row, 'route_version') ?? 0,
         };
       // A swap was decided by somebody who was killed before the name followed.
-      await this.#session.run('let go of the position', ROLLBACK);
+      await this.#session.run('let go of the position', ['ROLLBACK', 'SET autocommit = 1']);
       await settleGroup(this.#session, stream, group);
     }
   }

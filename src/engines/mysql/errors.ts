@@ -86,6 +86,7 @@ const BY_NUMBER: Readonly<Record<number, ErrorCode>> = {
   3572: 'TIMEOUT', // NOWAIT
   3819: 'ROW_REFUSED', // check constraint
   3948: 'PERMISSION_DENIED', // local data loading is off
+  3988: 'ROW_REFUSED', // no such character in the column's character set
   4025: 'ROW_REFUSED', // check constraint (MariaDB)
   4031: 'CONNECTION_LOST', // inactive too long
   4151: 'LOGIN_FAILED', // account is locked (MariaDB)

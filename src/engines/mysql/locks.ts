@@ -8,7 +8,7 @@
 import { randomBytes } from 'node:crypto';
 import { hasCode } from '../../model/errors.ts';
 import { numberOf, textOf } from '../row-values.ts';
-import type { Connection, Row, Session } from './connection.ts';
+import type { Connection, Session } from './connection.ts';
 import { lockName } from './home.ts';
 import { quoteLiteral } from './sql.ts';
 
@@ -26,52 +26,42 @@ export class Locker {
     this.#lockWaitMs = lockWaitMs;
   }
 
-  group(stream: string, group: string): Promise<void> {
-    return this.take(lockName(this.#connection, 'group', `${stream}/${group}`));
+  group(stream: string, group: string, formerOwner: number | null = null): Promise<void> {
+    return this.take(lockName(this.#connection, 'group', `${stream}/${group}`), formerOwner);
   }
 
   mapping(mappingUid: string): Promise<void> {
     return this.take(lockName(this.#connection, 'mapping', mappingUid));
   }
 
-  async take(name: string): Promise<void> {
-    await this.past(name, 'wait for a lock', []);
-  }
-
-  /**
-   * Takes the lock and runs `statements` in the same round trip; their answers. While it waits, the holder is ended when it has been
-   * idle for `lockWaitMs`, and at once when it is `formerOwner`. `after`: undoes the statements when the lock was not had in time.
-   */
-  async past(
-    name: string,
-    doing: string,
-    statements: readonly string[],
-    options: { readonly after?: readonly string[]; readonly formerOwner?: number | null } = {},
-  ): Promise<Row[][]> {
-    if (this.#held.has(name)) return statements.length === 0 ? [] : this.#session.batch(doing, statements);
+  /** While it waits, the holder is ended when it has been idle for `lockWaitMs`, and at once when it is `formerOwner`. */
+  async take(name: string, formerOwner: number | null = null): Promise<void> {
+    if (this.#held.has(name)) return;
     const seconds = Math.max(1, Math.ceil(this.#lockWaitMs / 1000));
-    const get = `SELECT GET_LOCK(${quoteLiteral(name)}, ${seconds}) AS got`;
     for (;;) {
-      const [got, ...answers] = await this.#session.batch(doing, [get, ...statements]);
-      if (numberOf(got?.[0], 'got') === 1) {
-        this.#held.add(name);
-        return answers;
-      }
-      if (options.after) await this.#session.run('wait again', options.after);
-      await this.#endFrozen(name, options.formerOwner ?? null).catch(() => undefined);
+      const [row] = await this.#session.query(
+        'wait for a lock',
+        `SELECT GET_LOCK(${quoteLiteral(name)}, ${seconds}) AS got`,
+      );
+      if (numberOf(row, 'got') === 1) break;
+      await this.#endFrozen(name, formerOwner).catch(() => undefined);
     }
+    this.#held.add(name);
   }
 
-  /** Statements that let go of every lock, to be sent with the end of the transaction. */
+  /** Statements that let go of every lock, to be sent with the end of the transaction; then `released`. */
   releasing(): string[] {
-    const names = [...this.#held];
+    return [...this.#held].map((name) => `DO RELEASE_LOCK(${quoteLiteral(name)})`);
+  }
+
+  released(): void {
     this.#held.clear();
-    return names.map((name) => `DO RELEASE_LOCK(${quoteLiteral(name)})`);
   }
 
   async release(): Promise<void> {
     const statements = this.releasing();
     if (statements.length > 0 && !this.#session.lost) await this.#session.run('let go of locks', statements);
+    this.released();
   }
 
   /** This session copies to the mapping, and is to be ended when somebody else ends the copy. */

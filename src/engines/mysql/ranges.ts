@@ -157,9 +157,10 @@ class Planner {
   async estimate(bounds: Bounds): Promise<number> {
     await bindBounds(this.#session, bounds);
     const [column] = this.#key?.columns ?? [];
+    // Newer servers print a tree unless asked.
     const rows = await this.#session.query(
       this.#doing,
-      `EXPLAIN SELECT ${column ? quoteIdentifier(column.name) : '1'} FROM ${quoteTable(this.#table.name)}${forceIndex(this.#table)}${boundsCondition(this.#table, bounds)}`,
+      `EXPLAIN FORMAT = TRADITIONAL SELECT ${column ? quoteIdentifier(column.name) : '1'} FROM ${quoteTable(this.#table.name)}${forceIndex(this.#table)}${boundsCondition(this.#table, bounds)}`,
     );
     return Number(rows[0]?.['rows'] ?? 0);
   }

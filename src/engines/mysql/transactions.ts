@@ -10,7 +10,7 @@ import { errorNumber } from './errors.ts';
 import type { Locker } from './locks.ts';
 
 export const BEGIN: readonly string[] = ['SET autocommit = 0', 'START TRANSACTION', 'SAVEPOINT sluice_whole'];
-export const ROLLBACK: readonly string[] = ['ROLLBACK', 'SET autocommit = 1'];
+const ROLLBACK: readonly string[] = ['ROLLBACK', 'SET autocommit = 1'];
 
 const NO_SUCH_SAVEPOINT = 1305;
 
@@ -49,6 +49,7 @@ export async function commit(
       'SET autocommit = 1',
       ...(locker?.releasing() ?? []),
     ]);
+    locker?.released();
   } catch (error) {
     if (errorNumber(error) !== NO_SUCH_SAVEPOINT) throw error;
     throw new SluiceError('DEADLOCK', `could not ${doing}: the server had ended the transaction`, { cause: error });
@@ -58,6 +59,7 @@ export async function commit(
 export async function rollback(session: Session, locker?: Locker): Promise<void> {
   if (session.lost) return;
   await session.run('roll back', [...ROLLBACK, ...(locker?.releasing() ?? [])]).catch(() => session.destroy());
+  locker?.released();
 }
 
 /** Runs `work` in a transaction; rolls back when it throws. The locker's locks are let go with its end, unless `keepLocks`. */

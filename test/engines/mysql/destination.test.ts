@@ -3,7 +3,15 @@ import { expect } from 'chai';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { CopySession, EngineDatabase, GenerationRequest, RowStream } from '../../../src/engines/contract.ts';
 import { Connection } from '../../../src/engines/mysql/connection.ts';
-import { attempt, inTransaction, openWriter } from '../../../src/engines/mysql/transactions.ts';
+import { Locker } from '../../../src/engines/mysql/locks.ts';
+import {
+  attempt,
+  BEGIN,
+  commit,
+  inTransaction,
+  openWriter,
+  rollback,
+} from '../../../src/engines/mysql/transactions.ts';
 import { engineOf } from '../../../src/engines/registry.ts';
 import type { Cell } from '../../../src/model/changes.ts';
 import { SluiceError } from '../../../src/model/errors.ts';
@@ -132,6 +140,38 @@ describe('MySQL as a destination', () => {
     const [state] = await open().destination.copies.states([MAPPING]);
     expect([state?.finishedRequest, state?.liveGeneration]).to.deep.equal([null, null]);
     expect(await database.query('SELECT * FROM items')).to.deep.equal([]);
+  });
+
+  it('F63: a copier that is frozen under the position’s lock does not stop the stream', async function () {
+    this.timeout(30_000);
+    const { destination } = open();
+    await destination.prepare();
+    const options = { stream: STREAM, group: 'main', epoch: 1, lockWaitMs: 500, create: 'p0' as Position };
+    const group = await destination.takeGroup(options);
+    const connection = new Connection({
+      connectionString: database.url,
+      database: database.name,
+      installation: { uid: 'test' },
+      applicationName: 'sluice tests',
+    });
+    const frozen = await openWriter(connection, { patient: false });
+    await new Locker(connection, frozen, 500).group(STREAM, 'main');
+    await frozen.run('hold the row', [...BEGIN, 'SELECT epoch FROM sluice_positions FOR UPDATE']);
+    const transaction = await group?.begin();
+    await transaction?.commit('p1' as Position);
+    // A commit that fails lets go of the lock as well.
+    const failing = await openWriter(connection, { patient: false });
+    const locker = new Locker(connection, failing, 500);
+    await locker.group(STREAM, 'main');
+    await failing.run('begin', BEGIN);
+    expect(await codeOf(commit(failing, 'commit', ['UPDATE nowhere SET n = 1'], locker))).to.not.equal(null);
+    await rollback(failing, locker);
+    const other = await openWriter(connection, { patient: false });
+    const startedAt = performance.now();
+    await new Locker(connection, other, 20_000).group(STREAM, 'main');
+    expect(performance.now() - startedAt).to.be.lessThan(5000);
+    await group?.close();
+    await connection.close();
   });
 
   it('F40: a transaction that the server has ended is not committed, and nothing of it stays', async () => {
