@@ -6,7 +6,7 @@ import { requireSqlServer } from '../support/sqlserver.ts';
 import { createSqlServerPair, numbers, type SqlServerPair } from '../support/sqlserver-pair.ts';
 
 /** Between two transactions of a writer. */
-const PACE_MS = 50;
+const PACE_MS = 200;
 
 describe('SQL Server to SQL Server: kills', function () {
   this.timeout(300_000);
@@ -69,7 +69,7 @@ describe('SQL Server to SQL Server: kills', function () {
 
   it('F65: a copy by one process while another owns the stream: nothing is lost between old and new route', async () => {
     await pair.create('here', 1);
-    await pair.create('u', 600, 'x'.repeat(500));
+    await pair.create('u', 300, 'x'.repeat(500));
     const owner = await start();
     await pair.stream('here');
     // The lease of the stream stays with its owner; that of the mapping is taken while the owner cannot ask for it.
