@@ -20,6 +20,7 @@ export class ChangePages {
   #high: Lsn;
   readonly #select: string;
   readonly #pageBytes: number;
+  #rowBytes: number | null;
   #size: number;
   /** Where the next page begins; null: at the beginning. */
   #place: RowPlace | null = null;
@@ -27,12 +28,15 @@ export class ChangePages {
   #inside = false;
   #done = false;
 
-  constructor(rows: ChangeRows, range: { low: Lsn; high: Lsn }, pageBytes: number) {
+  /** `rowBytes`: what a row took the last time, where that is known. */
+  constructor(rows: ChangeRows, range: { low: Lsn; high: Lsn }, pageBytes: number, rowBytes: number | null = null) {
     this.rows = rows;
     this.low = range.low;
     this.#high = range.high;
     this.#pageBytes = pageBytes;
-    this.#size = Math.min(MAX_FIRST_ROWS, Math.max(1, Math.ceil(pageBytes / ROW_BYTES)));
+    this.#rowBytes = rowBytes;
+    const mostRows = rowBytes === null ? MAX_FIRST_ROWS : MAX_ROWS;
+    this.#size = Math.min(mostRows, Math.max(1, Math.ceil(pageBytes / (rowBytes ?? ROW_BYTES))));
     const columns = [
       ...BOOKKEEPING.map((name) => `c.[${name}]`),
       // Of a captured table that nobody maps, or whose mapping has failed by it: the stream is everybody's (invariant 8).
@@ -43,6 +47,11 @@ export class ChangePages {
       ),
     ];
     this.#select = `SELECT TOP (@rows) ${columns.map((column, i) => `${column} AS c${i}`).join(', ')} FROM ${changeTable(rows.instance.name)} c`;
+  }
+
+  /** What a row took in the last page; null: none was read. */
+  get rowBytes(): number | null {
+    return this.#rowBytes;
   }
 
   /** Everything up to `high` was read. */
@@ -76,8 +85,8 @@ export class ChangePages {
     this.#place = this.rows.last ?? this.#place;
     const isFull = rest <= 0;
     if (count > 0) {
-      const each = Math.max(1, (this.rows.bytes - before) / count);
-      this.#size = Math.max(1, Math.min(MAX_ROWS, Math.ceil(this.#pageBytes / each)));
+      this.#rowBytes = Math.max(1, (this.rows.bytes - before) / count);
+      this.#size = Math.max(1, Math.min(MAX_ROWS, Math.ceil(this.#pageBytes / this.#rowBytes)));
     }
     if (isFull) this.#inside = true;
     else if (this.#inside && this.#place !== null && this.#place.lsn < this.#high) this.#inside = false;

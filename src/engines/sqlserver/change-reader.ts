@@ -55,6 +55,8 @@ export class SqlServerChangeReader implements ChangeReader {
   /** End of the last piece handed out: what the gap checks begin at. */
   #handedOut: Captured;
   #known: readonly CaptureInstance[];
+  /** What a row took the last time, by instance. */
+  readonly #rowBytes = new Map<number, number>();
   /** Transactions that one look covers at most: as many as fit. */
   #limit: number;
   #idle: Idle | null = null;
@@ -247,6 +249,7 @@ export class SqlServerChangeReader implements ChangeReader {
     const state = await this.#answered(readState(this.#session));
     requireHistory(state, { ...this.#from, lsn: this.#handedOut.lsn });
     const piece = pieceOf(jobs, this.#position(end), transactions, end.time + state.toUtc);
+    for (const { rows, rowBytes } of jobs) if (rowBytes !== null) this.#rowBytes.set(rows.instance.id, rowBytes);
     this.#read = end.lsn;
     return { ...piece, captures: new Captures(state.instances, this.#handedOut.lsn, columns) };
   }
@@ -263,13 +266,14 @@ export class SqlServerChangeReader implements ChangeReader {
     const tables = new Map<number, CaptureInstance[]>();
     for (const instance of seen.instances)
       tables.set(instance.sourceId, [...(tables.get(instance.sourceId) ?? []), instance]);
-    const pageBytes = Math.min(MAX_PAGE_BYTES, this.#maxBytes / 8);
+    // A page costs a look at everything that is to be read where the server sorts it, so that they should be few.
+    const pageBytes = Math.min(MAX_PAGE_BYTES, this.#maxBytes / 2);
     return [...tables.values()].flatMap((instances) =>
       segmentsOf(chainOf(instances, columns), this.#read, to)
         .filter(({ instance }) => seen.moved.has(instance.id))
         .map((segment) => {
           const rows = new ChangeRows(segment.instance, columns.get(segment.instance.id) ?? []);
-          return new ChangePages(rows, segment, pageBytes);
+          return new ChangePages(rows, segment, pageBytes, this.#rowBytes.get(segment.instance.id));
         }),
     );
   }
