@@ -16,23 +16,20 @@ import type {
 import type { Connection, Row, Session } from './connection.ts';
 import { MysqlCopy, stagingSql } from './copy.ts';
 import { MysqlFold } from './fold.ts';
+import { readStates, writersOf } from './generation-states.ts';
 import { claim, stagingOf, sweep } from './generations.ts';
 import { announceRoute, holdMapping, lockGeneration } from './hold.ts';
 import { createBacklogSql, own } from './home.ts';
 import { Locker } from './locks.ts';
 import { addColumns, reshapeRoute } from './reshape.ts';
 import { routeOf } from './routes.ts';
-import { quoteLiteral, quoteTable } from './sql.ts';
-import { settleAll, settleGroup } from './swaps.ts';
+import { quoteTable } from './sql.ts';
+import { settleGroup } from './swaps.ts';
 import { inTransaction, openWriter } from './transactions.ts';
 
 class NotReshaped extends Error {}
 
-/** Mappings that one statement names. */
-const UIDS_AT_ONCE = 1000;
 const LOCK_WAIT_MS = 30_000;
-/** How long a swap that nobody finishes may take before its holder is ended. */
-const SETTLE_WAIT_MS = 5_000;
 
 interface Names {
   readonly stream: string | null;
@@ -47,64 +44,12 @@ export class MysqlCopies implements CopyDestination {
     this.#connection = connection;
   }
 
-  async writers(target: TableName): Promise<string[]> {
-    const rows = await this.#connection.query(
-      'look who writes to the table',
-      'SELECT mapping_uid, live_generation, live_route, copy_generation, copy_route FROM sluice_generations',
-    );
-    const isOf = (row: Row, kind: 'live' | 'copy') => {
-      const route = textOf(row, `${kind}_route`);
-      if (route === null || numberOf(row, `${kind}_generation`) === null) return false;
-      const { schema, table } = (JSON.parse(route) as StoredRoute).target;
-      const same = (a: string, b: string) => a.toLowerCase() === b.toLowerCase();
-      const { database } = this.#connection;
-      return same(table, target.table) && same(schema || (database ?? ''), target.schema || (database ?? ''));
-    };
-    return rows.filter((row) => isOf(row, 'live') || isOf(row, 'copy')).map((row) => textOf(row, 'mapping_uid') ?? '');
+  writers(target: TableName): Promise<string[]> {
+    return writersOf(this.#connection, target);
   }
 
-  /** A second round trip where there are backlogs. */
-  async states(mappingUids: readonly string[]): Promise<GenerationState[]> {
-    const read = async () => {
-      const rows: Row[] = [];
-      for (let at = 0; at < mappingUids.length; at += UIDS_AT_ONCE) {
-        const uids = mappingUids.slice(at, at + UIDS_AT_ONCE).map(quoteLiteral);
-        rows.push(
-          ...(await this.#connection.query(
-            'read the state of copies',
-            `SELECT * FROM sluice_generations WHERE mapping_uid IN (${uids.join(', ')})`,
-          )),
-        );
-      }
-      return rows;
-    };
-    let rows = await read();
-    // What a killed process left between the two steps of a swap (swaps.ts).
-    if (await settleAll(this.#connection, rows, SETTLE_WAIT_MS)) rows = await read();
-    const states: GenerationState[] = [];
-    for (const row of rows)
-      states.push({
-        mappingUid: textOf(row, 'mapping_uid') ?? '',
-        liveGeneration: numberOf(row, 'live_generation'),
-        copyGeneration: numberOf(row, 'copy_generation'),
-        route: routeOf(row),
-        finishedRequest: numberOf(row, 'finished_request'),
-        copyRequest: numberOf(row, 'copy_request'),
-        copyEpoch: numberOf(row, 'copy_epoch') ?? 0,
-        backlogBytes: await this.#backlogBytes(row),
-      });
-    return states;
-  }
-
-  async #backlogBytes(row: Row): Promise<number> {
-    const generation = numberOf(row, 'backlog_generation');
-    if (textOf(row, 'backlog') === null || generation === null) return 0;
-    const table = quoteTable(own(backlogTable(textOf(row, 'mapping_uid') ?? '', generation)));
-    // One that is gone by now: its copy has finished.
-    const [sum] = await this.#connection
-      .query('measure a backlog', `SELECT COALESCE(SUM(bytes), 0) AS bytes FROM ${table}`)
-      .catch(() => []);
-    return numberOf(sum, 'bytes') ?? 0;
+  states(mappingUids: readonly string[]): Promise<GenerationState[]> {
+    return readStates(this.#connection, mappingUids);
   }
 
   async open(request: GenerationRequest): Promise<CopySession | null> {
