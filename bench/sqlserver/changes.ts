@@ -39,21 +39,31 @@ export async function benchChanges(
       `(server_id, source_database, source_table, dest_server_id, dest_database) VALUES (2, '${source.name}', 'orders', 2, '${destination.name}')`,
     );
     await stopCapture(source);
-    const times = { sluice: [] as number[], seen: [] as number[], cpu: [] as number[], read: [] as number[] };
+    const times = {
+      sluice: [] as number[],
+      seen: [] as number[],
+      /** Of a row, once the first were there. */
+      each: [] as number[],
+      cpu: [] as number[],
+      read: [] as number[],
+    };
     for (let round = 0; round < rounds; round++) {
       const before = await counted(destination);
       await insert(source, before, rows);
       await source.query('EXEC sys.sp_cdc_scan @maxtrans = 100000');
       const started = performance.now();
       const busy = cpuSeconds(arena.servicePid);
-      let seen: number | null = null;
+      let seen = { at: NaN, rows: 0 };
       for (let there = before; there < before + rows; there = await counted(destination)) {
         arena.peakMemory(); // fails when the service has ended
-        if (there > before) seen ??= (performance.now() - started) / 1000;
+        if (there > before && seen.rows === 0)
+          seen = { at: (performance.now() - started) / 1000, rows: there - before };
         await sleep(50);
       }
-      times.sluice.push((performance.now() - started) / 1000);
-      times.seen.push(seen ?? NaN);
+      const taken = (performance.now() - started) / 1000;
+      times.sluice.push(taken);
+      times.seen.push(seen.at);
+      times.each.push((taken - seen.at) / (rows - seen.rows));
       times.cpu.push(cpuSeconds(arena.servicePid) - busy);
       sayLoad();
       times.read.push(await readChanges(source, rows));
@@ -63,6 +73,8 @@ export async function benchChanges(
     say(`    processor of the service ${seconds(times.cpu)} s`);
     say(`  driver reads the change table   ${seconds(times.read)} s  ${perSecond(rows, times.read)}`);
     say(`  read / sluice = ${ratio(times.read, times.sluice)}  (target ≥ 0.5)`);
+    const read = times.read.map((each) => each / rows);
+    say(`  read / sluice, once the first were there = ${ratio(read, times.each)}`);
   } finally {
     await arena.stopService().catch(() => 0);
     await source.drop();

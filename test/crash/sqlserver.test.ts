@@ -15,7 +15,7 @@ describe('kills and frozen owners, PostgreSQL → SQL Server', function () {
   const services = new ChildServices();
   const start = (failpoints?: Failpoints) => services.start(world, failpoints);
   beforeEach(async function () {
-    world = await createWorldToSqlServer(await requireSqlServer(this), { copy_chunk_bytes: 65_536 });
+    world = await createWorldToSqlServer(await requireSqlServer(this), { copy_chunk_bytes: 1_048_576 });
     await world.source.query('CREATE TABLE t (id int PRIMARY KEY, v text)');
     await world.source.query(`INSERT INTO t SELECT i, repeat('x', 500) FROM generate_series(1, 600) i`);
   });
