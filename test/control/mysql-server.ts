@@ -1,5 +1,4 @@
 /** MySQL or MariaDB as a server of control databases: see server.ts. */
-import { setTimeout as sleep } from 'node:timers/promises';
 import mysql from 'mysql2/promise';
 import { createMysqlDatabase, requireMysql, type MysqlUnderTest } from '../support/mysql.ts';
 import { schemaFile, TABLES, type ControlServer, type ControlSession } from './server.ts';
@@ -11,9 +10,12 @@ function server(): MysqlUnderTest {
   return found;
 }
 
+/** Of the tests themselves. */
+const ours = new Set<number>();
+
 /** Rows as the other servers give them: int as numbers, bigint as text, times as dates. */
 async function connect(url: string): Promise<mysql.Connection> {
-  return mysql.createConnection({
+  const connection = await mysql.createConnection({
     uri: url,
     timezone: 'Z',
     charset: 'UTF8MB4_BIN',
@@ -21,6 +23,8 @@ async function connect(url: string): Promise<mysql.Connection> {
     bigNumberStrings: true,
     multipleStatements: true,
   });
+  ours.add(connection.threadId);
+  return connection;
 }
 
 function session(connection: mysql.Connection): ControlSession {
@@ -92,18 +96,18 @@ export const MYSQL: ControlServer = {
   dropDatabase: (name) => onServer(`DROP DATABASE IF EXISTS \`${name}\``),
   createLogin: (name, password) => onServer(`CREATE USER ${name} IDENTIFIED BY '${password}'`),
   dropLogin: (name) => onServer(`DROP USER ${name}`),
-  // The server does not say whose a session is where performance_schema is off: all that are in the database and idle.
+  // Where performance_schema is off the server does not say which program a session is of.
   endSessions: async (_application, database) => {
     const connection = await connect(server().url);
     try {
       const [rows] = await connection.query<mysql.RowDataPacket[]>(
-        `SELECT ID AS id FROM information_schema.PROCESSLIST WHERE DB = '${database}' AND ID <> CONNECTION_ID()`,
+        `SELECT ID AS id FROM information_schema.PROCESSLIST WHERE DB = '${database}'`,
       );
-      for (const row of rows) await connection.query(`KILL ${String(row['id'])}`);
+      const ids = rows.map((row) => Number(row['id'])).filter((id) => !ours.has(id));
+      for (const id of ids) await connection.query(`KILL ${id}`);
     } finally {
       await connection.end();
     }
-    await sleep(20);
   },
   analyze: async (database) => {
     const tables = [...TABLES, 'table_mappings', 'source_servers'].map((table) => `\`${database}\`.${table}`);

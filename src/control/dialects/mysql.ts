@@ -59,7 +59,8 @@ export const mysqlDialect: ControlDialect = {
     queries.transaction(async (session) => {
       const wait = Math.ceil(seconds);
       await session.raw(`SET SESSION lock_wait_timeout = ${wait}, innodb_lock_wait_timeout = ${wait}`);
-      const lock = `CONCAT('sluice migration ', SHA1(LOWER(DATABASE())))`;
+      // A lock's name is the server's, and has 64 characters at most.
+      const lock = `CONCAT('sluice migration ', LEFT(SHA2(LOWER(DATABASE()), 256), 40))`;
       const [answer] = await rowsOf<{ got: number | string | null }>(
         session.raw(`SELECT GET_LOCK(${lock}, ${wait}) AS got`),
       );
@@ -96,12 +97,12 @@ export const mysqlDialect: ControlDialect = {
        JOIN JSON_TABLE(?, '$[*]' COLUMNS (uid varchar(36) PATH '$.uid', inserted bigint PATH '$.inserted',
          updated bigint PATH '$.updated', deleted bigint PATH '$.deleted', failed bigint PATH '$.failed',
          position longtext PATH '$.position', lsn longtext PATH '$.lsn', commit_at varchar(30) PATH '$.commit_at',
-         lag double PATH '$.lag')) AS v ON s.mapping_uid = v.uid COLLATE utf8mb4_bin
+         behind double PATH '$.behind')) AS v ON s.mapping_uid = v.uid COLLATE utf8mb4_bin
        SET s.rows_inserted = s.rows_inserted + v.inserted, s.rows_updated = s.rows_updated + v.updated,
          s.rows_deleted = s.rows_deleted + v.deleted, s.rows_failed = s.rows_failed + v.failed,
          s.position = COALESCE(v.position, s.position), s.display_lsn = COALESCE(UNHEX(v.lsn), s.display_lsn),
          s.last_commit_at = COALESCE(CAST(v.commit_at AS datetime(3)), s.last_commit_at),
-         s.lag_seconds = COALESCE(v.lag, s.lag_seconds), s.updated_at = UTC_TIMESTAMP(3)`,
+         s.lag_seconds = COALESCE(v.behind, s.lag_seconds), s.updated_at = UTC_TIMESTAMP(3)`,
       [JSON.stringify(rows.map(counterJson))],
     );
   },
@@ -182,7 +183,7 @@ function counterJson(row: CounterRow): Record<string, unknown> {
     position: row.position,
     lsn: row.displayLsn ? Buffer.from(row.displayLsn).toString('hex') : null,
     commit_at: commit === null ? null : new Date(commit).toISOString().slice(0, 23).replace('T', ' '),
-    lag: row.lagSeconds,
+    behind: row.lagSeconds,
   });
 }
 
