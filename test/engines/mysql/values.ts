@@ -385,7 +385,9 @@ export function printedSql(type: string, column: string): string {
 /** What the server printed, as the cell that it is. */
 export function cellPrinted(type: string, printed: unknown): string | Buffer | null {
   if (printed === null) return null;
-  const text = Buffer.isBuffer(printed) ? printed.toString() : String(printed);
+  if (typeof printed !== 'string' && !Buffer.isBuffer(printed))
+    throw new Error(`${type} was printed as ${typeof printed}`);
+  const text = printed.toString();
   if (isBytes(type)) return isGeometry(type) ? asWkb(hex(text)) : hex(text);
   if (/^(time|datetime|timestamp)/.test(type))
     return `${withoutZeros(text)}${type.startsWith('timestamp') ? '+00' : ''}`;
