@@ -60,16 +60,25 @@ export async function requireMysql(context: Context): Promise<MysqlUnderTest> {
   return required(context, 'mysql', () => find());
 }
 
+/** The run's server, or the reason why there is none. */
+export function findMysql(): Promise<MysqlUnderTest | string> {
+  return found('mysql', () => find());
+}
+
 async function required(
   context: Context,
   name: string,
   start: () => Promise<Running | string>,
 ): Promise<MysqlUnderTest> {
+  const server = await found(name, start);
+  return typeof server === 'string' ? skip(context, server) : server;
+}
+
+async function found(name: string, start: () => Promise<Running | string>): Promise<MysqlUnderTest | string> {
   const running = started.get(name) ?? start();
   started.set(name, running);
-  const found = await running;
-  if (typeof found === 'string') return skip(context, found);
-  return found.server;
+  const server = await running;
+  return typeof server === 'string' ? server : server.server;
 }
 
 /** Called once at the end of the run (root hook in `hooks.ts`). */
