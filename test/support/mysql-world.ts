@@ -5,7 +5,8 @@ import { quoteIdentifier } from '../../src/engines/mysql/sql.ts';
 import { selectExpression } from '../../src/engines/mysql/types.ts';
 import { engineOf } from '../../src/engines/registry.ts';
 import type { Cell } from '../../src/model/changes.ts';
-import { createMysqlDatabase, type MysqlTestDatabase, type MysqlUnderTest } from './mysql.ts';
+import { createMysqlDatabase, type MysqlTestDatabase } from './mysql.ts';
+import type { MysqlUnderTest } from './mysql-servers.ts';
 import { createWorld } from './service.ts';
 import { worldTo, type TargetWorld } from './target-world.ts';
 

@@ -5,13 +5,8 @@ import { engineOf } from '../../../src/engines/registry.ts';
 import { Op, type ChangePiece } from '../../../src/model/changes.ts';
 import { hasCode, type SluiceError } from '../../../src/model/errors.ts';
 import type { Position } from '../../../src/model/position.ts';
-import {
-  createMysqlDatabase,
-  requireMysql,
-  startMariaDb,
-  type MysqlTestDatabase,
-  type PrivateMariaDb,
-} from '../../support/mysql.ts';
+import { createMysqlDatabase, requireMysql, type MysqlTestDatabase } from '../../support/mysql.ts';
+import { startMariaDb, type PrivateServer } from '../../support/mysql-servers.ts';
 import { eventually } from '../../support/service.ts';
 import { skip } from '../../support/skip.ts';
 import { casesFor, shown, valueTable } from './values.ts';
@@ -272,7 +267,7 @@ describe('MySQL change stream', () => {
 });
 
 describe('MySQL servers that lose history', () => {
-  let server: PrivateMariaDb | null = null;
+  let server: PrivateServer | null = null;
   let database: MysqlTestDatabase;
   let stream: Stream;
   before(async function () {
