@@ -1,19 +1,19 @@
-/** From MariaDB to PostgreSQL, by the service: first rows, changes, a pause, columns that come, TRUNCATE. */
+/** From MariaDB and MySQL to PostgreSQL, by the service: first rows, changes, a pause, columns that come, TRUNCATE. */
 import { expect } from 'chai';
-import { createMysqlDatabase, requireMysql, type MysqlTestDatabase } from '../support/mysql.ts';
+import { createMysqlDatabase, requireMysql, requireMysqlItself, type MysqlTestDatabase } from '../support/mysql.ts';
 import { createWorld, eventually, type World } from '../support/service.ts';
-import { skip } from '../support/skip.ts';
 
-describe('MariaDB → PostgreSQL', function () {
+for (const { name, require } of [
+  { name: 'MariaDB', require: requireMysql },
+  { name: 'MySQL', require: requireMysqlItself },
+]) describe(`${name} → PostgreSQL`, function () {
   this.timeout(90_000);
   let world: World;
   let source: MysqlTestDatabase;
   before(async function () {
-    const server = await requireMysql(this);
-    if (!server.isMariaDb) skip(this, 'changes of MySQL itself are not followed yet');
-    source = await createMysqlDatabase(server, 'src');
+    source = await createMysqlDatabase(await require(this), 'src');
     world = await createWorld();
-    await world.control.query(`INSERT INTO source_servers (server_name, connection_string) VALUES ('mariadb', $1)`, [
+    await world.control.query(`INSERT INTO source_servers (server_name, connection_string) VALUES ('its log', $1)`, [
       source.url,
     ]);
     await world.start();
@@ -38,7 +38,8 @@ describe('MariaDB → PostgreSQL', function () {
       'CREATE TABLE orders (id int PRIMARY KEY, customer varchar(100) NOT NULL, total decimal(12,2), amount bigint unsigned, placed datetime(3))',
     );
     await source.query(
-      `INSERT INTO orders SELECT seq, CONCAT('customer ', seq), seq * 1.25, 18446744073709551615 - seq, '2024-01-01 00:00:00.120' FROM seq_1_to_3000`,
+      `INSERT INTO orders SELECT i, CONCAT('customer ', i), i * 1.25, 18446744073709551615 - i, '2024-01-01 00:00:00.120'
+       FROM JSON_TABLE(CONCAT('[', REPEAT('0,', 2999), '0]'), '$[*]' COLUMNS (i FOR ORDINALITY)) AS numbers`,
     );
     const columns = 'id, customer, total, amount';
     const mapping = await map('orders');
