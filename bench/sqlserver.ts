@@ -3,7 +3,7 @@
  * tests (TEST_SQLSERVER_URL, or an installed stand-in):
  *   --only load,copy,changes  parts to run (all)
  *   --rows 200000     rows of a load        --copy-rows 1000000   rows of a copy, whose some forty other statements weigh on small ones
- *        --changes 100000  changes of each round      --rounds 3   rounds of every comparison
+ *        --changes 500000  changes of each round      --rounds 3   rounds of every comparison
  */
 import { parseArgs } from 'node:util';
 import { createSqlServerDatabase, findSqlServer, stopSqlServer } from '../test/support/sqlserver.ts';
@@ -18,7 +18,7 @@ const { values } = parseArgs({
     only: { type: 'string', default: 'load,copy,changes' },
     rows: { type: 'string', default: '200000' },
     'copy-rows': { type: 'string', default: '1000000' },
-    changes: { type: 'string', default: '100000' },
+    changes: { type: 'string', default: '500000' },
     rounds: { type: 'string', default: '3' },
   },
 });

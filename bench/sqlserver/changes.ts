@@ -1,5 +1,5 @@
 /**
- * Changes by CDC, SQL Server → SQL Server: a backlog that one scan of the log captures while the service waits, timed from the end
+ * Changes by CDC, SQL Server → SQL Server and → PostgreSQL: a backlog that one scan of the log captures while the service waits, timed from the end
  * of the scan to the last row at the destination (up to one polling interval of it is waiting). Held against the driver reading
  * the change table with the rows thrown away.
  */
@@ -13,6 +13,7 @@ import { perSecond } from './load.ts';
 import { createTable, row } from './tables.ts';
 
 const TRANSACTION = 1000;
+const WARM_ROWS = 5000;
 
 export async function benchChanges(
   server: SqlServerTestDatabase['server'],
@@ -20,24 +21,73 @@ export async function benchChanges(
   rounds: number,
 ): Promise<void> {
   say(`\nChanges by CDC: ${rows} inserts in transactions of ${TRANSACTION}`);
+  const destination = await createSqlServerDatabase(server, 'bench_to');
+  try {
+    await benchPair(server, rows, rounds, {
+      title: 'SQL Server → SQL Server',
+      columns: 'dest_server_id, dest_database',
+      values: `2, '${destination.name}'`,
+      server: `INSERT INTO destination_servers (server_id, server_name, connection_string) VALUES (2, 'sqlserver', '${destination.url}')`,
+      lastId: async () => lastIdOf(await destination.query(LAST_ID)),
+    });
+  } finally {
+    await destination.drop();
+  }
+  await benchPair(server, rows, rounds, {
+    title: 'SQL Server → PostgreSQL',
+    columns: 'dest_database, dest_schema',
+    values: `'destination', 'public'`,
+    server: '',
+    lastId: async (arena) => lastIdOf(await arena.query('destination', 'SELECT MAX(id) AS id FROM public.orders')),
+  });
+}
+
+interface Target {
+  readonly title: string;
+  /** Columns and values of the mapping. */
+  readonly columns: string;
+  readonly values: string;
+  readonly server: string;
+  /** The highest key that has arrived: rows arrive in its order, and asking costs nothing. */
+  readonly lastId: (arena: Arena) => Promise<number>;
+}
+
+const LAST_ID = 'SELECT MAX(id) AS id FROM dbo.orders';
+
+function lastIdOf([row]: readonly Record<string, unknown>[]): number {
+  return Number(row?.['id'] ?? -1);
+}
+
+async function benchPair(
+  server: SqlServerTestDatabase['server'],
+  rows: number,
+  rounds: number,
+  target: Target,
+): Promise<void> {
   const arena = await Arena.open();
-  const [source, destination] = [
-    await createSqlServerDatabase(server, 'bench_cdc'),
-    await createSqlServerDatabase(server, 'bench_to'),
-  ];
+  const source = await createSqlServerDatabase(server, 'bench_cdc');
   try {
     await source.query(createTable('orders', { key: true }));
     await source.enableCdc();
     await source.captureTable('dbo', 'orders');
+    await arena.createDatabase('destination');
     await arena.createControl({ cdc_check_interval_seconds: 1 });
     await arena.control(
-      `INSERT INTO source_servers (server_id, server_name, connection_string) VALUES (2, 'sqlserver', '${source.url}');
-       INSERT INTO destination_servers (server_id, server_name, connection_string) VALUES (2, 'sqlserver', '${destination.url}')`,
+      `INSERT INTO source_servers (server_id, server_name, connection_string) VALUES (2, 'sqlserver', '${source.url}'); ${target.server}`,
     );
     arena.startService();
     await arena.copyMapping(
-      `(server_id, source_database, source_table, dest_server_id, dest_database) VALUES (2, '${source.name}', 'orders', 2, '${destination.name}')`,
+      `(server_id, source_database, source_table, ${target.columns}) VALUES (2, '${source.name}', 'orders', ${target.values})`,
     );
+    const arrived = async (id: number) => {
+      while ((await target.lastId(arena)) < id) {
+        arena.peakMemory(); // fails when the service has ended
+        await sleep(50);
+      }
+    };
+    // What is measured is a service that has been running for a while: sessions on both sides have their caches by then.
+    await insert(source, 0, WARM_ROWS);
+    await arrived(WARM_ROWS - 1);
     await stopCapture(source);
     const times = {
       sluice: [] as number[],
@@ -48,27 +98,25 @@ export async function benchChanges(
       read: [] as number[],
     };
     for (let round = 0; round < rounds; round++) {
-      const before = await counted(destination);
+      const before = WARM_ROWS + round * rows;
       await insert(source, before, rows);
       await source.query('EXEC sys.sp_cdc_scan @maxtrans = 100000');
       const started = performance.now();
+      const since = () => (performance.now() - started) / 1000;
       const busy = cpuSeconds(arena.servicePid);
-      let seen = { at: NaN, rows: 0 };
-      for (let there = before; there < before + rows; there = await counted(destination)) {
-        arena.peakMemory(); // fails when the service has ended
-        if (there > before && seen.rows === 0)
-          seen = { at: (performance.now() - started) / 1000, rows: there - before };
-        await sleep(50);
-      }
-      const taken = (performance.now() - started) / 1000;
+      await arrived(before);
+      const seen = since();
+      const first = (await target.lastId(arena)) + 1 - before;
+      await arrived(before + rows - 1);
+      const taken = since();
       times.sluice.push(taken);
-      times.seen.push(seen.at);
-      times.each.push((taken - seen.at) / (rows - seen.rows));
+      times.seen.push(seen);
+      times.each.push((taken - seen) / (rows - first));
       times.cpu.push(cpuSeconds(arena.servicePid) - busy);
       sayLoad();
       times.read.push(await readChanges(source, rows));
     }
-    say(`  sluice                          ${seconds(times.sluice)} s  ${perSecond(rows, times.sluice)}`);
+    say(`  ${target.title.padEnd(32)}${seconds(times.sluice)} s  ${perSecond(rows, times.sluice)}`);
     say(`    of it until the first were there (the wait for the poll included) ${seconds(times.seen)} s`);
     say(`    processor of the service ${seconds(times.cpu)} s`);
     say(`  driver reads the change table   ${seconds(times.read)} s  ${perSecond(rows, times.read)}`);
@@ -78,7 +126,6 @@ export async function benchChanges(
   } finally {
     await arena.stopService().catch(() => 0);
     await source.drop();
-    await destination.drop();
     await arena.close();
   }
 }
@@ -87,11 +134,6 @@ async function stopCapture(source: SqlServerTestDatabase): Promise<void> {
   const job = source.job();
   if (job === null) await source.query(`EXEC sys.sp_cdc_stop_job @job_type = N'capture'`);
   else await job.stop();
-}
-
-async function counted(database: SqlServerTestDatabase): Promise<number> {
-  const [found] = await database.query('SELECT COUNT(*) AS n FROM dbo.orders');
-  return Number(found?.['n']);
 }
 
 /** Rows made on the server, from one row's values; their keys follow `after`. */

@@ -1,11 +1,12 @@
 /** Opens the control database: finds the engine by the URL's scheme, checks that the server answers, closes. */
 import { SluiceError } from '../model/errors.ts';
 import { ControlContext, type ControlDialect, type ControlOptions } from './context.ts';
+import { mysqlDialect } from './dialects/mysql.ts';
 import { postgresDialect } from './dialects/postgres.ts';
 import { sqlserverDialect } from './dialects/sqlserver.ts';
 import { resolveSecrets } from './secrets.ts';
 
-const DIALECTS: readonly ControlDialect[] = [postgresDialect, sqlserverDialect];
+const DIALECTS: readonly ControlDialect[] = [postgresDialect, sqlserverDialect, mysqlDialect];
 
 export const DEFAULT_CONTROL_DATABASE = 'sluice';
 

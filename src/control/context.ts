@@ -49,10 +49,11 @@ export interface ControlDialect {
   /** The database's clock plus `seconds`. */
   inSeconds(queries: Queries, seconds: number): Knex.Raw;
   /**
-   * Takes the migration lock until the end of the transaction; it, and each lock of the migration, is waited for at most
-   * `seconds`. Freed by the server when we die.
+   * Runs `work` while nobody else migrates, in a transaction as far as the engine's DDL takes part in one (MySQL's does not: there
+   * what `work` does must stand being done twice). The lock, and each lock of the migration, is waited for at most `seconds`; the
+   * server frees it when we die.
    */
-  lockForMigration(queries: Queries, seconds: number): Promise<void>;
+  migrateAlone<T>(queries: Queries, seconds: number, work: (queries: Queries) => Promise<T>): Promise<T>;
   /** The tables are there (some version of them). */
   hasSchema(queries: Queries): Promise<boolean>;
   /**
@@ -70,6 +71,8 @@ export interface ControlDialect {
    * `column` is any of the table's that may be written; it keeps its value.
    */
   lockRows<T>(queries: Queries, query: Knex.QueryBuilder, column: string): Promise<T[]>;
+  /** Updates the rows of `query`; resolves to how many it found, changed by it or not. `column` is any of the table's. */
+  updateRows(query: Knex.QueryBuilder, change: Record<string, unknown>, column: string): Promise<number>;
   /** Inserts rows that all have the same columns, in statements as large as the engine takes. */
   insertRows(queries: Queries, table: string, rows: readonly Record<string, unknown>[]): Promise<void>;
   /** Copies what a person sees of the stream into `table_mappings`, where it differs. */

@@ -4,7 +4,7 @@
  */
 import { SluiceError } from '../model/errors.ts';
 import { failpoint } from '../model/failpoint.ts';
-import type { ControlContext } from './context.ts';
+import type { ControlContext, Queries } from './context.ts';
 import { layoutOf, OLD_TABLES, type Layout } from './dataflow-layouts.ts';
 import { applyAll, type Migration } from './migrate.ts';
 import { SETTINGS } from './settings.ts';
@@ -42,8 +42,7 @@ export async function upgradeDataflow(
     throw new SluiceError('CONFIG_INVALID', 'the tables of dbaops-dataflow are on SQL Server, and DEST_URL is not', {
       hint: 'Set DEST_SERVER, DEST_USER and DEST_PASS to the server of its database.',
     });
-  return context.transaction('upgrade the control database of dbaops-dataflow', async (queries) => {
-    await context.dialect.lockForMigration(queries, options.lockWaitSeconds ?? 60);
+  const work = async (queries: Queries): Promise<DataflowUpgrade> => {
     const columns = await dataflow.readColumns(queries);
     if (await context.dialect.hasSchema(queries)) {
       if (columns.has(`${PREFIX}table_mappings`))
@@ -83,7 +82,10 @@ export async function upgradeDataflow(
     }
     if (!options.dryRun) await compare((table) => dataflow.count(queries, table), carried);
     return { layout, renamed, carried, left, applied: options.dryRun ? [] : migrations.map(({ name }) => name) };
-  });
+  };
+  return context.run('upgrade the control database of dbaops-dataflow', (queries) =>
+    context.dialect.migrateAlone(queries, options.lockWaitSeconds ?? 60, work),
+  );
 }
 
 function nothingThere(why: string): SluiceError {

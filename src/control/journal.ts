@@ -123,10 +123,8 @@ export class Journal {
     return this.#context.run('resolve errors', async (queries) => {
       const query = queries('error_logs').where({ [column]: id, is_resolved: 0 });
       if (type !== undefined) void query.where('error_type', type);
-      const resolved = (await query
-        .update({ is_resolved: 1, resolved_at: this.#context.now(queries) })
-        .returning('error_id')) as unknown[];
-      return resolved.length;
+      const change = { is_resolved: 1, resolved_at: this.#context.now(queries) };
+      return this.#context.dialect.updateRows(query, change, 'error_id');
     });
   }
 

@@ -45,7 +45,8 @@ interface LeaseRow {
   epoch: string | null;
   acquired_at: Date;
   expires_at: Date;
-  expired: number;
+  /** A number, or its text, by engine. */
+  expired: number | string;
 }
 
 export class Leases {
@@ -139,12 +140,10 @@ export class Leases {
       const row = await queries('meta').where('meta_id', 1).first<{ epoch_counter: string }>('epoch_counter');
       const epoch = Number(row.epoch_counter);
       if (lease) {
-        const mine = (await queries('leases')
-          .where({ lease_key: lease.key, owner: lease.owner.id })
-          .update({ epoch })
-          .returning('lease_key')) as unknown[];
+        const mine = queries('leases').where({ lease_key: lease.key, owner: lease.owner.id });
+        const found = await this.#context.dialect.updateRows(mine, { epoch }, 'lease_key');
         // A process that was frozen must not draw one above its successor's.
-        if (mine.length === 0) throw new SluiceError('FENCED', `the lease ${lease.key} has another owner`);
+        if (found === 0) throw new SluiceError('FENCED', `the lease ${lease.key} has another owner`);
       }
       return epoch;
     });
@@ -165,7 +164,7 @@ export class Leases {
       epoch: row.epoch === null ? null : Number(row.epoch),
       acquiredAt: row.acquired_at,
       expiresAt: row.expires_at,
-      expired: row.expired === 1,
+      expired: Number(row.expired) === 1,
     }));
   }
 

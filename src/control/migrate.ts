@@ -3,14 +3,15 @@
  *
  * Each migration is one transaction that first takes a lock the server frees when the session ends, then looks which
  * version the tables have, then does its work: so two processes take turns, the second finds nothing left to do, and one
- * that is killed leaves no half version and no lock behind. (knex's own migrator keeps its lock in a table, which a killed
+ * that is killed leaves no half version and no lock behind. MySQL commits each statement of DDL by itself: there a migration's
+ * statements can be run again (IF NOT EXISTS, or a look first), and the version is written last. (knex's own migrator keeps its lock in a table, which a killed
  * process leaves locked, so it is not used; only the form of its migration modules is.)
  */
 import { readdir } from 'node:fs/promises';
 import { SluiceError } from '../model/errors.ts';
 import type { ControlContext, Queries } from './context.ts';
 
-/** `up` runs inside the migration's transaction. */
+/** `up` runs inside the migration's transaction, and on MySQL perhaps again over what a killed one left. */
 export interface Migration {
   /** The version of the tables afterwards: 1, 2, 3 … without holes. */
   readonly version: number;
@@ -64,14 +65,16 @@ export async function migrate(
 
 /** One migration, or nothing if the tables have it. Resolves to the version found under the lock. */
 function step(context: ControlContext, migration: Migration, latest: number, seconds: number): Promise<number> {
-  return context.transaction(`migrate the control database (${migration.name})`, async (queries) => {
-    await context.dialect.lockForMigration(queries, seconds);
+  const work = async (queries: Queries) => {
     const found = await readVersion(context, queries);
     refuseNewer(found.minReaderVersion, latest);
     if (found.schemaVersion >= migration.version) return found.schemaVersion;
     await apply(context, queries, migration);
     return found.schemaVersion;
-  });
+  };
+  return context.run(`migrate the control database (${migration.name})`, (queries) =>
+    context.dialect.migrateAlone(queries, seconds, work),
+  );
 }
 
 /** All of them, in the caller's transaction, on a database that has none of the tables. */

@@ -105,10 +105,12 @@ export class Requests {
       'm.mapping_uid',
     );
     if (due.length > 0) {
-      // One that waits starts after the flip, so it serves it too; if it was claimed meanwhile, the insert makes another.
+      // One that waits starts after the flip, so it serves it too; if it was claimed meanwhile, the insert makes another. MySQL reads
+      // the table it updates only where a derived table is made of it, and DISTINCT makes one (manual, Subquery Errors).
+      const uids = queries.select('due.uid').from(unserved(queries).distinct('m.mapping_uid as uid').as('due'));
       await queries(TABLE)
         .where('status', 'queued')
-        .whereIn('mapping_uid', unserved(queries).select('m.mapping_uid'))
+        .whereIn('mapping_uid', uids)
         .update({
           is_confirmed: 1,
           flag_flip: queries('table_mappings as m')

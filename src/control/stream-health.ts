@@ -39,8 +39,8 @@ export class StreamHealths {
         error_hint: fault?.hint ? storable(fault.hint) : null,
         updated_at: now,
       };
-      const update = async () => (await queries(TABLE).where({ stream }).update(row).returning('stream')) as unknown[];
-      if ((await update()).length > 0) return;
+      const update = () => dialect.updateRows(queries(TABLE).where({ stream }), row, 'stream');
+      if ((await update()) > 0) return;
       await dialect.insertMissing(queries, TABLE, [{ stream }], ['stream']);
       await update();
     });

@@ -1,6 +1,7 @@
 /** Routes as destinations store them with a mapping's generation: JSON, the same in every engine. */
 import type { GenerationRequest, Route, RouteChange, RouteColumn } from './contract.ts';
 import type { TableName } from '../model/tables.ts';
+import { flagOf, numberOf, textOf, type StoredRow } from './row-values.ts';
 
 /** One table's way from source to target: the live one's, or the copy's. */
 export interface StoredRoute {
@@ -15,29 +16,26 @@ export interface StoredRoute {
   readonly likeLive?: boolean;
 }
 
-export interface StoredGeneration {
-  readonly mappingUid: string;
-  readonly isLive: boolean;
-  readonly liveRoute: string | null;
-  readonly copyRoute: string | null;
-  readonly backlog: string | null;
-  readonly backlogGeneration: number | null;
-}
+/** What `routeOf` reads of a row of the generations. */
+export const ROUTE_COLUMNS =
+  'mapping_uid, live_route, is_live, copy_route, copy_generation, backlog, backlog_generation';
 
 /** Null: the row routes nothing (a finished copy without a stream). */
-export function routeOf(row: StoredGeneration): Route | null {
-  const backlog = row.backlog === 'copy' || row.backlog === 'hold' ? row.backlog : null;
-  if (!row.isLive && backlog === null) return null;
+export function routeOf(row: StoredRow): Route | null {
+  const isLive = flagOf(row, 'is_live');
+  const kind = textOf(row, 'backlog');
+  const backlog = kind === 'copy' || kind === 'hold' ? kind : null;
+  if (!isLive && backlog === null) return null;
   // A copy may carry other columns than the table that is live meanwhile: apply by the live one's, fold by the copy's.
-  const text = row.isLive || backlog === 'hold' ? row.liveRoute : row.copyRoute;
+  const text = textOf(row, isLive || backlog === 'hold' ? 'live_route' : 'copy_route');
   if (text === null) return null;
   const stored = JSON.parse(text) as StoredRoute;
   return {
-    mappingUid: row.mappingUid,
+    mappingUid: textOf(row, 'mapping_uid') ?? '',
     ...stored,
-    live: row.isLive,
+    live: isLive,
     backlog,
-    generation: row.backlogGeneration,
+    generation: numberOf(row, 'backlog_generation'),
   };
 }
 

@@ -4,7 +4,7 @@ import { ControlDatabase } from '../../src/control/index.ts';
 import { SluiceError } from '../../src/model/errors.ts';
 import { skip } from '../support/skip.ts';
 import { startProxy, type Proxy } from './proxy.ts';
-import { onControlServers, POSTGRES, randomName } from './servers.ts';
+import { onControlServers, POSTGRES, randomName, SQLSERVER } from './servers.ts';
 import { createControl, dropKept, rejection, type TestControl } from './support.ts';
 
 const SECRET = 'hunter2-hunter2';
@@ -86,12 +86,9 @@ onControlServers('control: connection', (server) => {
       [`${scheme}://u:${SECRET}@127.0.0.1:1/`, 'CONTROL_UNREACHABLE'],
       [`${scheme}://u:${SECRET}@no-such-host.invalid/`, 'CONTROL_UNREACHABLE'],
       [`${scheme}://nobody:${SECRET}@${good.host}/${good.search}`, 'LOGIN_FAILED'],
-      [
-        `${scheme}://u:${SECRET}@${good.host}/?${server === POSTGRES ? 'sslmode=require' : 'encrypt=strict'}`,
-        'TLS_FAILED',
-      ],
+      [`${scheme}://u:${SECRET}@${good.host}/?${server.demandingTls}`, 'TLS_FAILED'],
       [`${scheme}://u:\${env:SLUICE_NOT_SET}@h/`, 'SECRET_UNREADABLE'],
-      ...(server === POSTGRES
+      ...(server !== SQLSERVER
         ? []
         : ([
             [`server=127.0.0.1,1;user id=u;password='${SECRET}';encrypt=disable`, 'CONTROL_UNREACHABLE'],
@@ -193,7 +190,7 @@ onControlServers('control: connection', (server) => {
   });
 
   it('reads times alike whatever the login’s settings are', async function () {
-    if (server !== POSTGRES) return skip(this, 'a database of SQL Server has no settings that texts depend on');
+    if (server !== POSTGRES) return skip(this, 'only a database of PostgreSQL has settings that texts depend on');
     await test.query(`ALTER DATABASE "${test.database.name}" SET datestyle = 'SQL, DMY'`);
     await test.query(`ALTER DATABASE "${test.database.name}" SET timezone = 'Asia/Kathmandu'`);
     const control = await open(test.database.url, { database: test.database.name });
@@ -210,7 +207,7 @@ onControlServers('control: connection', (server) => {
   it('F55 the server restarts our sessions: works again within a moment', async () => {
     const control = await open(test.database.url, { database: test.database.name, applicationName: 'to be ended' });
     await control.health();
-    await server.endSessions('to be ended');
+    await server.endSessions('to be ended', test.database.name);
     await expectRecovery(control);
   });
 });

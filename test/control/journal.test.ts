@@ -67,7 +67,9 @@ onControlServers('control: the journal', (server) => {
     const chunk = { chunkId: 1, rows: 10, bytes: 100 };
     await test.control.runs.chunksDone(5, mappingId, [chunk]);
     await test.control.runs.chunksDone(5, mappingId, [chunk, { ...chunk, chunkId: 2 }]);
-    expect((await test.query('SELECT sum(rows_copied) AS rows FROM sync_progress'))[0]).to.deep.equal({ rows: '20' });
+    expect((await test.query('SELECT sum(rows_copied) AS copied FROM sync_progress'))[0]).to.deep.equal({
+      copied: '20',
+    });
     await test.control.runs.clearChunks(5);
     expect(await test.query('SELECT 1 FROM sync_progress')).to.deep.equal([]);
   });
@@ -150,12 +152,12 @@ onControlServers('control: the journal', (server) => {
     const [log] = await test.query(`SELECT * FROM verification_logs WHERE verification_status = 'FAILED'`);
     expect(log).to.include({ source_row_count: '10', dest_row_count: '9', mismatches_found: '2' });
     await test.control.journal.repaired(id, [['1', 'a"b']]);
-    const keys = await test.query(
-      'SELECT kind, key_text, CASE WHEN repaired_at IS NULL THEN 0 ELSE 1 END AS repaired FROM verification_mismatches ORDER BY kind DESC',
+    const keys = await test.query<{ kind: string; key_text: string; repaired_at: Date | null }>(
+      'SELECT kind, key_text, repaired_at FROM verification_mismatches ORDER BY kind DESC',
     );
-    expect(keys).to.deep.equal([
-      { kind: 'missing', key_text: '["1","a\\"b"]', repaired: 1 },
-      { kind: 'different', key_text: '["\\\\x01ab",null]', repaired: 0 },
+    expect(keys.map((row) => [row.kind, row.key_text, row.repaired_at !== null])).to.deep.equal([
+      ['missing', '["1","a\\"b"]', true],
+      ['different', '["\\\\x01ab",null]', false],
     ]);
     expect((await test.query('SELECT * FROM v_mapping_health'))[0]).to.include({ verification_status: 'FAILED' });
   });

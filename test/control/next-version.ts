@@ -6,7 +6,10 @@ export const NEXT_VERSION: Migration = {
   name: '0002_next',
   up: async (queries) => {
     const word = (queries.client as { dialect: string }).dialect === 'mssql' ? 'ADD' : 'ADD COLUMN';
-    await queries.raw(`ALTER TABLE table_mappings ${word} next_column integer NOT NULL DEFAULT 7`);
-    await queries.raw('CREATE TABLE next_table (id integer PRIMARY KEY)');
+    // MySQL may have done a part of it for a process that was killed.
+    if (!(await queries.schema.hasColumn('table_mappings', 'next_column')))
+      await queries.raw(`ALTER TABLE table_mappings ${word} next_column integer NOT NULL DEFAULT 7`);
+    if (!(await queries.schema.hasTable('next_table')))
+      await queries.raw('CREATE TABLE next_table (id integer PRIMARY KEY)');
   },
 };

@@ -1,9 +1,8 @@
 /**
- * The servers a control database may live on, as the suites of this folder see them: PostgreSQL always, SQL Server where there
- * is one. What a test says in SQL is the same text on all of them, but for the few fragments named here.
+ * The servers a control database may live on, as the suites of this folder see them: PostgreSQL always, the others where there
+ * are some. What a test says in SQL is the same text on all of them, but for the few fragments named here.
  */
 import { randomBytes } from 'node:crypto';
-import { readFileSync } from 'node:fs';
 import pg from 'pg';
 import { Connection, type Parameters } from '../../src/engines/sqlserver/connection.ts';
 import { createDatabase, testServer } from '../support/postgres.ts';
@@ -13,63 +12,14 @@ import {
   type SqlServerTestDatabase,
   type SqlServerUnderTest,
 } from '../support/sqlserver.ts';
+import { MYSQL } from './mysql-server.ts';
+import { schemaFile, TABLES, type ControlServer } from './server.ts';
 
-export type Rows<R> = Promise<R[]>;
-
-export interface ControlSession {
-  query<R = Record<string, unknown>>(sql: string, parameters?: unknown[]): Rows<R>;
-}
-
-export interface ControlTestDatabase extends ControlSession {
-  readonly name: string;
-  readonly url: string;
-  /** Another session, of a person with an open transaction for example. */
-  connect(): Promise<ControlSession>;
-  /** Runs the file a DBA runs. */
-  runSchemaFile(): Promise<void>;
-  /** Takes all rows away; only where `reuse` says so. */
-  empty?(): Promise<void>;
-  drop(): Promise<void>;
-}
-
-export interface ControlServer {
-  readonly name: string;
-  /** A `before` hook: skips where there is no such server. */
-  require(context: Mocha.Context): Promise<void>;
-  /** Of the server, without a database. */
-  url(): Promise<string>;
-  createDatabase(): Promise<ControlTestDatabase>;
-  /** Making a database takes long: tests of one suite take turns on one. */
-  readonly reuse: boolean;
-  dropDatabase(name: string): Promise<void>;
-  /** A login that may connect and nothing else. */
-  createLogin(name: string, password: string): Promise<void>;
-  dropLogin(name: string): Promise<void>;
-  /** Ends the sessions of a program. */
-  endSessions(application: string): Promise<void>;
-  /** Statistics are up to date, as they are on a server that has been running. */
-  analyze(database: string): Promise<void>;
-  /** How long the server takes for a query, the transfer left out where it says so itself. */
-  time(database: ControlTestDatabase, sql: string): Promise<{ ms: number; rows: number }>;
-  readonly sql: {
-    readonly now: string;
-    /** `expression` plus seconds (a number, or an SQL expression). */
-    shift(expression: string, seconds: number | string): string;
-    /** Seconds from now until `expression`. */
-    secondsUntil(expression: string): string;
-    /** A table of one column `n`. */
-    numbers(from: number, to: number): string;
-    /** Changes when any row of `table` is written. */
-    writes(table: string): string;
-    createDatabase(name: string): string;
-    /** Inserts a number that the database would give out itself. */
-    withIdentity(table: string, insert: string): string;
-  };
-}
+export type { ControlServer, ControlSession, ControlTestDatabase } from './server.ts';
 
 /** Runs a suite on each server. */
 export function onControlServers(title: string, suite: (server: ControlServer) => void): void {
-  for (const server of [POSTGRES, SQLSERVER]) {
+  for (const server of [POSTGRES, SQLSERVER, MYSQL]) {
     describe(`${title}, on ${server.name}`, () => {
       before(function () {
         return server.require(this);
@@ -78,8 +28,6 @@ export function onControlServers(title: string, suite: (server: ControlServer) =
     });
   }
 }
-
-const schemaFile = (engine: string) => readFileSync(new URL(`../../sql/${engine}/schema.sql`, import.meta.url), 'utf8');
 
 export const POSTGRES: ControlServer = {
   name: 'PostgreSQL',
@@ -110,6 +58,7 @@ export const POSTGRES: ControlServer = {
   endSessions: (application) =>
     onPostgres(`SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = '${application}'`),
   analyze: async (database) => void (await runPostgres((await testServer()).url(database), 'ANALYZE')),
+  demandingTls: 'sslmode=require',
   time: async (database, sql) => explained(await database.query<Explained>(`${EXPLAIN} ${sql}`)),
   sql: {
     now: 'clock_timestamp()',
@@ -153,23 +102,6 @@ function sqlServer(): SqlServerUnderTest {
   if (found === null) throw new Error('the suite has not required SQL Server');
   return found;
 }
-
-/** Tables in an order in which their rows may be taken away. */
-const TABLES = [
-  'config',
-  'mapping_state',
-  'stream_health',
-  'full_sync_requests',
-  'leases',
-  'source_objects',
-  'sync_progress',
-  'sync_status',
-  'sync_logs',
-  'error_logs',
-  'verification_logs',
-  'verification_mismatches',
-  'dead_letters',
-];
 
 /** TRUNCATE starts identities again, and is slow on a stand-in; what foreign keys refer to can be truncated only without them. */
 const EMPTY = [
@@ -240,6 +172,7 @@ export const SQLSERVER: ControlServer = {
     // A real server makes statistics when it needs them.
     if (pgUrl !== null) await runPostgres(pgUrl, 'ANALYZE');
   },
+  demandingTls: 'encrypt=strict',
   time: async (database, sql) => {
     const { pgUrl } = sqlServer();
     // The stand-in's database is a schema of the PostgreSQL behind it, which says how long it takes.

@@ -204,6 +204,8 @@ async function serve(
       `--port=${port}`,
       '--bind-address=127.0.0.1',
       `--socket=${path.join(directory, 'socket')}`,
+      // A server that starts deletes the temporary files of any other in the same directory.
+      `--tmpdir=${directory}`,
       `--pid-file=${path.join(directory, 'pid')}`,
       ...Object.entries(settings).map(([name, value]) => `--${name}=${value}`),
     ],

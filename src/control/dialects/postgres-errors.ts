@@ -1,7 +1,7 @@
 /** Errors of pg and knex on the control database, as ours. Messages carry no secret and no bound value (invariant 12). */
 import { SluiceError, type ErrorCode } from '../../model/errors.ts';
-import { redact } from '../../model/redact.ts';
 import { SOCKET_ERRORS } from '../../model/socket-errors.ts';
+import { serversWords } from './problems.ts';
 
 const BY_STATE: Readonly<Record<string, ErrorCode>> = {
   '08': 'CONTROL_UNREACHABLE',
@@ -74,7 +74,6 @@ function describe(thrown: unknown, code: ErrorCode): string {
   return textOf(thrown);
 }
 
-/** The server's own words: knex puts the statement before them. */
 function textOf(thrown: unknown): string {
   const message = thrown instanceof Error ? thrown.message || thrown.name : String(thrown);
   // An AggregateError (several addresses refused) has no message of its own.
@@ -82,7 +81,7 @@ function textOf(thrown: unknown): string {
     thrown instanceof AggregateError && !thrown.message
       ? thrown.errors.map((each) => textOf(each)).join('; ')
       : message;
-  return redact(text.slice(text.lastIndexOf(' - ') + 1).replace(/^- /, ''));
+  return serversWords(text);
 }
 
 /** The original without its detail, statement and connection: a logger may print causes whole. */

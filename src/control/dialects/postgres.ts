@@ -1,12 +1,12 @@
 /** The control database on PostgreSQL: the few statements that are this engine's own. */
 import { Socket } from 'node:net';
-import knexModule, { type Knex } from 'knex';
+import type { Knex } from 'knex';
 import { parse } from 'pg-connection-string';
 import { SluiceError } from '../../model/errors.ts';
 import type { ControlDialect, ControlOptions, CounterRow } from '../context.ts';
+import { impatient, openPool } from './pool.ts';
 import { classifyPostgres, stateOf } from './postgres-errors.ts';
-
-const { knex: makeKnex } = knexModule;
+import { missingRight } from './problems.ts';
 
 /** Any number nobody else uses: "Sluice" in ASCII, cut to what a bigint key takes. */
 const MIGRATION_LOCK = 0x536c75696365;
@@ -41,10 +41,12 @@ export const postgresDialect: ControlDialect = {
   now: (queries) => queries.raw('clock_timestamp()'),
   inSeconds: (queries, seconds) => queries.raw(`clock_timestamp() + ? * interval '1 second'`, [seconds]),
 
-  async lockForMigration(queries, seconds) {
-    await queries.raw(`SET LOCAL lock_timeout = ${Math.round(seconds * 1000)}`);
-    await queries.raw('SELECT pg_advisory_xact_lock(?)', [MIGRATION_LOCK]);
-  },
+  migrateAlone: (queries, seconds, work) =>
+    queries.transaction(async (transaction) => {
+      await transaction.raw(`SET LOCAL lock_timeout = ${Math.round(seconds * 1000)}`);
+      await transaction.raw('SELECT pg_advisory_xact_lock(?)', [MIGRATION_LOCK]);
+      return work(transaction);
+    }),
 
   async hasSchema(queries) {
     const result = await queries.raw<{ rows: { found: boolean }[] }>(`SELECT to_regclass('meta') IS NOT NULL AS found`);
@@ -76,6 +78,8 @@ export const postgresDialect: ControlDialect = {
   },
 
   lockRows: (_queries, query) => query.forUpdate() as Promise<never[]>,
+
+  updateRows: async (query, change, column) => ((await query.update(change).returning(column)) as unknown[]).length,
 
   // A statement takes 65,535 parameters at most.
   async insertRows(queries, table, rows) {
@@ -153,7 +157,7 @@ function connectionOf(options: ControlOptions, database: string | null, doing: s
       connectionTimeoutMillis: options.timeoutMs ?? 15_000,
       keepAlive: true,
       keepAliveInitialDelayMillis: 10_000,
-      stream: () => impatientSocket(options.silenceMs ?? 60_000),
+      stream: () => impatient(new Socket(), options.silenceMs ?? 60_000),
     };
     return { settings, preferTls };
   } catch (error) {
@@ -164,34 +168,15 @@ function connectionOf(options: ControlOptions, database: string | null, doing: s
   }
 }
 
-/** A pool that has answered once. */
 async function connect(options: ControlOptions, target: Target): Promise<Knex> {
-  const attempt = async (ssl: Record<string, unknown>) => {
-    const knex = makeKnex({
-      client: 'pg',
-      connection: { ...target.settings, ...ssl },
-      // Its message would carry the bound values (invariant 12).
-      compileSqlOnError: false,
-      // Whatever it would print on its own reaches the caller as a rejection, classified and without secrets.
-      log: { warn: quiet, error: quiet, debug: quiet, deprecate: quiet },
-      acquireConnectionTimeout: options.timeoutMs ?? 15_000,
-      pool: {
-        min: 0,
-        max: options.maxConnections ?? 4,
-        idleTimeoutMillis: 60_000,
-        afterCreate: (session: RawSession, done: (error: unknown, session: RawSession) => void) => {
-          session.query(sessionSettings(options), (error) => done(error, session));
-        },
-      },
-    });
-    try {
-      await knex.raw('SELECT 1');
-      return knex;
-    } catch (error) {
-      await knex.destroy().catch(() => undefined);
-      throw error;
-    }
-  };
+  const attempt = (ssl: Record<string, unknown>) =>
+    openPool(
+      options,
+      'pg',
+      { ...target.settings, ...ssl },
+      (session: RawSession, done: (error: unknown, session: RawSession) => void) =>
+        session.query(sessionSettings(options), (error) => done(error, session)),
+    );
   if (!target.preferTls) return attempt({});
   try {
     return await attempt({ ssl: { rejectUnauthorized: false } });
@@ -214,17 +199,6 @@ function sessionSettings(options: ControlOptions): string {
   return `SET datestyle = 'ISO, MDY'; SET timezone = 'UTC'; SET lock_timeout = ${lockWaitMs}`;
 }
 
-function quiet(): void {}
-
-function impatientSocket(silenceMs: number): Socket {
-  const socket = new Socket();
-  if (silenceMs > 0)
-    socket.setTimeout(silenceMs, () =>
-      socket.destroy(new Error(`Connection terminated: no answer for ${silenceMs} ms`)),
-    );
-  return socket;
-}
-
 async function createDatabase(options: ControlOptions): Promise<void> {
   const doing = `create the control database ${options.database}`;
   const named = new URL(options.url).pathname.length > 1;
@@ -241,12 +215,7 @@ async function createDatabase(options: ControlOptions): Promise<void> {
     // Another process made it between our look and our statement.
     if (['42P04', '23505'].includes(stateOf(error) ?? '')) return;
     const classified = classifyPostgres(error, doing);
-    throw classified.code === 'PERMISSION_DENIED'
-      ? new SluiceError('PERMISSION_DENIED', classified.message, {
-          hint: `Ask a DBA to run: CREATE DATABASE ${quote(options.database)} OWNER <the login>;`,
-          cause: classified.cause,
-        })
-      : classified;
+    throw missingRight(classified, `CREATE DATABASE ${quote(options.database)} OWNER <the login>;`);
   } finally {
     await knex?.destroy().catch(() => undefined);
   }

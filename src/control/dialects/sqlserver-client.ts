@@ -53,6 +53,8 @@ interface Query {
   readonly method?: string;
   readonly pluck?: string;
   readonly returning?: unknown;
+  /** What a look at the schema (`hasColumn`) makes of its rows. */
+  readonly output?: (this: unknown, rows: readonly Record<string, unknown>[]) => unknown;
   response?: { rows: Record<string, unknown>[]; count: number };
 }
 
@@ -126,8 +128,9 @@ export class SqlServerClient extends MssqlClient {
     });
   }
 
-  processResponse(query: Query): unknown {
+  processResponse(query: Query, runner: unknown): unknown {
     const { rows = [], count = 0 } = query.response ?? {};
+    if (query.output) return query.output.call(runner, rows);
     if (query.method === 'first') return rows[0];
     if (query.method === 'pluck') return rows.map((row) => row[query.pluck ?? '']);
     const counted = query.method === 'update' || query.method === 'del';

@@ -1,7 +1,7 @@
 /** Errors of tedious and knex on the control database, as ours. Messages carry no secret and no bound value (invariant 12). */
 import { SluiceError, type ErrorCode } from '../../model/errors.ts';
-import { redact } from '../../model/redact.ts';
 import { SOCKET_ERRORS } from '../../model/socket-errors.ts';
+import { serversWords } from './problems.ts';
 
 /** SQL Server manual, Database engine events and errors. */
 const BY_NUMBER: Readonly<Record<number, ErrorCode>> = {
@@ -146,9 +146,7 @@ function describe(error: DriverError, code: ErrorCode): string {
 }
 
 function textOf(error: DriverError): string {
-  const text = typeof error.message === 'string' ? error.message : 'unknown error';
-  // knex puts the statement before the server's own words.
-  return redact(text.slice(text.lastIndexOf(' - ') + 1).replace(/^- /, ''));
+  return serversWords(typeof error.message === 'string' ? error.message : 'unknown error');
 }
 
 /** The original without statement and connection: a logger may print causes whole. */

@@ -3,17 +3,16 @@
  * no table hints, rows locked by an update of themselves.
  */
 import { setTimeout as pause } from 'node:timers/promises';
-import knexModule, { type Knex } from 'knex';
-import { SluiceError } from '../../model/errors.ts';
+import type { Knex } from 'knex';
 import { parseSqlServerAddress, SQLSERVER_SCHEMES } from '../../engines/sqlserver/address.ts';
 import { sqlServerLogin } from '../../engines/sqlserver/login.ts';
 import { isKeyValueString } from '../../model/key-value-string.ts';
 import type { ControlDialect, ControlOptions, CounterRow, Queries } from '../context.ts';
+import { openPool } from './pool.ts';
+import { migrationIsTaken, missingRight, readAddress } from './problems.ts';
 import { SqlServerClient, type SessionSettings } from './sqlserver-client.ts';
 import { dataflowTables } from './sqlserver-dataflow.ts';
 import { classifySqlServer, numberOf } from './sqlserver-errors.ts';
-
-const { knex: makeKnex } = knexModule;
 
 const SERVER_COLUMNS = 'server_id, server_name, connection_string, is_enabled';
 /** Columns a person writes, and the two that say what a flag means, as the poll's fingerprint sees them. */
@@ -61,22 +60,11 @@ export const sqlserverDialect: ControlDialect = {
     return queries.raw('DATEADD(millisecond, ?, DATEADD(day, ?, SYSUTCDATETIME()))', [rest, days]);
   },
 
-  async lockForMigration(queries, seconds) {
-    const wait = Math.round(seconds * 1000);
-    await queries.raw(`SET LOCK_TIMEOUT ${wait}`);
-    const rows = await rowsOf<{ result: number }>(
-      queries.raw(
-        `DECLARE @result int;
-         EXEC @result = sp_getapplock @Resource = N'sluice migration', @LockMode = N'Exclusive', @LockOwner = N'Transaction', @LockTimeout = ${wait};
-         SELECT @result AS result`,
-      ),
-    );
-    // 0: granted; 1: granted after waiting; below: timeout, cancelled, deadlock victim.
-    if ((rows[0]?.result ?? -1) >= 0) return;
-    throw new SluiceError('TIMEOUT', `another process has migrated the control database for ${seconds} s`, {
-      hint: 'Wait for it, or end it; then run `sluice migrate` again.',
-    });
-  },
+  migrateAlone: (queries, seconds, work) =>
+    queries.transaction(async (transaction) => {
+      await lockMigration(transaction, seconds);
+      return work(transaction);
+    }),
 
   async hasSchema(queries) {
     const rows = await rowsOf<{ found: number }>(
@@ -134,6 +122,8 @@ export const sqlserverDialect: ControlDialect = {
     return (await query.update({ [column]: queries.ref(column) }).returning('*')) as T[];
   },
 
+  updateRows: async (query, change, column) => ((await query.update(change).returning(column)) as unknown[]).length,
+
   async insertRows(queries, table, rows) {
     for (const part of inStatements(rows))
       await queries.raw(...(insertOf(table, part, '') as [string, Knex.RawBinding[]]));
@@ -157,6 +147,21 @@ export const sqlserverDialect: ControlDialect = {
     return made;
   },
 };
+
+/** Until the end of the transaction. */
+async function lockMigration(queries: Queries, seconds: number): Promise<void> {
+  const wait = Math.round(seconds * 1000);
+  await queries.raw(`SET LOCK_TIMEOUT ${wait}`);
+  const rows = await rowsOf<{ result: number }>(
+    queries.raw(
+      `DECLARE @result int;
+       EXEC @result = sp_getapplock @Resource = N'sluice migration', @LockMode = N'Exclusive', @LockOwner = N'Transaction', @LockTimeout = ${wait};
+       SELECT @result AS result`,
+    ),
+  );
+  // 0: granted; 1: granted after waiting; below: timeout, cancelled, deadlock victim.
+  if ((rows[0]?.result ?? -1) < 0) throw migrationIsTaken(seconds);
+}
 
 async function insertRetrying(queries: Queries, [sql, bindings]: [string, Binding[]]): Promise<number> {
   for (let attempt = 1; ; attempt++) {
@@ -266,31 +271,13 @@ async function open(options: ControlOptions): Promise<Knex> {
   }
 }
 
-/** A pool that has answered once. */
-async function connect(options: ControlOptions, database: string): Promise<Knex> {
-  const login = loginOf(options, database);
-  const knex = makeKnex({
-    client: SqlServerClient,
-    connection: login as Knex.StaticConnectionConfig,
-    // Its message would carry the bound values (invariant 12).
-    compileSqlOnError: false,
-    // Whatever it would print on its own reaches the caller as a rejection, classified and without secrets.
-    log: { warn: quiet, error: quiet, debug: quiet, deprecate: quiet },
-    acquireConnectionTimeout: options.timeoutMs ?? 15_000,
-    pool: { min: 0, max: options.maxConnections ?? 4, idleTimeoutMillis: 60_000 },
-  });
-  try {
-    await knex.raw('SELECT 1 AS one');
-    return knex;
-  } catch (error) {
-    await knex.destroy().catch(() => undefined);
-    throw error;
-  }
+function connect(options: ControlOptions, database: string): Promise<Knex> {
+  return openPool(options, SqlServerClient, loginOf(options, database));
 }
 
 function loginOf(options: ControlOptions, database: string): SessionSettings & Record<string, unknown> {
   const silenceMs = options.silenceMs ?? 60_000;
-  const login = checked(() => sqlServerLogin(parseSqlServerAddress(options.url), database));
+  const login = readAddress(() => sqlServerLogin(parseSqlServerAddress(options.url), database));
   return {
     ...login,
     options: {
@@ -308,36 +295,20 @@ function loginOf(options: ControlOptions, database: string): SessionSettings & R
   };
 }
 
-/** What is wrong with an address is the environment's fault here, not a mapping's. */
-function checked<T>(read: () => T): T {
-  try {
-    return read();
-  } catch (error) {
-    if (!(error instanceof SluiceError)) throw error;
-    throw new SluiceError('CONFIG_INVALID', `DEST_URL cannot be used: ${error.message}`, {
-      hint: error.hint ?? undefined,
-    });
-  }
-}
-
-function quiet(): void {}
-
 async function createDatabase(options: ControlOptions): Promise<void> {
   const doing = `create the control database ${options.database}`;
   // From the database the URL names, else from the one every server has. It may take its time.
-  const from = checked(() => parseSqlServerAddress(options.url)).database ?? 'master';
+  const from = readAddress(() => parseSqlServerAddress(options.url)).database ?? 'master';
   let knex: Knex | null = null;
   try {
     knex = await connect({ ...options, maxConnections: 1, silenceMs: 0 }, from);
     await createOnce(knex, options.database);
   } catch (error) {
     const classified = classifySqlServer(error, doing);
-    throw classified.code === 'PERMISSION_DENIED'
-      ? new SluiceError('PERMISSION_DENIED', classified.message, {
-          hint: `Ask a DBA to run: CREATE DATABASE ${quote(options.database)}; and make the login a member of its db_owner.`,
-          cause: classified.cause,
-        })
-      : classified;
+    throw missingRight(
+      classified,
+      `CREATE DATABASE ${quote(options.database)}; and make the login a member of its db_owner.`,
+    );
   } finally {
     await knex?.destroy().catch(() => undefined);
   }

@@ -1,5 +1,4 @@
 /** Sessions of one MySQL or MariaDB database: a small pool for short queries, and sessions of their own for readers, loaders and appliers. */
-import { readFileSync } from 'node:fs';
 import type { Socket } from 'node:net';
 import type { Readable } from 'node:stream';
 import mysql from 'mysql2';
@@ -8,6 +7,7 @@ import { parseMysqlAddress, type MysqlAddress } from './address.ts';
 import type { Installation, OpenOptions } from '../contract.ts';
 import { SessionPool, type PooledSession } from '../session-pool.ts';
 import { classify } from './errors.ts';
+import { mysqlLogin, tlsOptions } from './login.ts';
 
 /** A value as exact text, or bytes where the column is binary. */
 export type SqlValue = string | Buffer | null;
@@ -30,6 +30,15 @@ const SESSION_SETTINGS = [
      /*!80000 , information_schema_stats_expiry = 0 , max_execution_time = 0 */ /*M!100100 , max_statement_time = 0 */`,
   'SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ',
 ].join('; ');
+
+/** Every value as the server's own text. */
+const TEXT_ONLY: mysql.ConnectionOptions = {
+  dateStrings: true,
+  jsonStrings: true,
+  decimalNumbers: false,
+  // Several statements in one round trip. No value is ever part of their text (invariant 11).
+  multipleStatements: true,
+};
 
 /** What the server is, learned with the first session. */
 export interface ServerKind {
@@ -208,7 +217,7 @@ export class Connection {
     this.address = parseMysqlAddress(options.connectionString);
     this.database = options.database ?? this.address.database;
     this.#plainText = this.address.sslMode === 'disabled';
-    this.#config = driverConfiguration(this.address, this.database, options.applicationName);
+    this.#config = { ...mysqlLogin(this.address, this.database, options.applicationName), ...TEXT_ONLY };
     this.#pool = new SessionPool(this.database ?? '(none)', options.maxSessions ?? 4);
   }
 
@@ -294,56 +303,5 @@ async function start(config: mysql.ConnectionOptions): Promise<Session> {
   } catch (error) {
     driver.destroy();
     throw error;
-  }
-}
-
-function driverConfiguration(
-  address: MysqlAddress,
-  database: string | null,
-  applicationName: string,
-): mysql.ConnectionOptions {
-  return {
-    ...(address.socket === null ? { host: address.host, port: address.port } : { socketPath: address.socket }),
-    ...(address.user === null ? {} : { user: address.user }),
-    ...(address.password === null ? {} : { password: address.password }),
-    ...(database === null ? {} : { database }),
-    connectAttributes: { program_name: applicationName },
-    connectTimeout: address.connectTimeoutMs,
-    enableKeepAlive: true,
-    keepAliveInitialDelay: 30_000,
-    charset: 'UTF8MB4_BIN',
-    timezone: 'Z',
-    dateStrings: true,
-    jsonStrings: true,
-    supportBigNumbers: true,
-    bigNumberStrings: true,
-    decimalNumbers: false,
-    // Several statements in one round trip. No value is ever part of their text (invariant 11).
-    multipleStatements: true,
-    // Rows found, not rows changed: an update to equal values is an update.
-    flags: ['FOUND_ROWS'],
-  };
-}
-
-/** Throws MAPPING_INVALID when a file cannot be read. */
-function tlsOptions(address: MysqlAddress): mysql.SslOptions {
-  const isVerified = address.sslMode === 'verify_ca' || address.sslMode === 'verify_identity';
-  return {
-    rejectUnauthorized: isVerified,
-    verifyIdentity: address.sslMode === 'verify_identity',
-    ...(address.caFile === null ? {} : { ca: readPem(address.caFile, 'ssl-ca') }),
-    ...(address.certificateFile === null ? {} : { cert: readPem(address.certificateFile, 'ssl-cert') }),
-    ...(address.keyFile === null ? {} : { key: readPem(address.keyFile, 'ssl-key') }),
-  };
-}
-
-function readPem(file: string, parameter: string): string {
-  try {
-    return readFileSync(file, 'utf8');
-  } catch (cause) {
-    throw new SluiceError('MAPPING_INVALID', `the file that ${parameter} names cannot be read`, {
-      hint: 'It names a PEM file that this process can read.',
-      cause,
-    });
   }
 }

@@ -3,7 +3,7 @@ import type { TableName } from '../../model/tables.ts';
 import { hasNewerCopier } from '../backlog-fold.ts';
 import { backlogTable } from '../home-tables.ts';
 import { numberOf, textOf } from '../row-values.ts';
-import { routeFor, type StoredRoute } from '../stored-route.ts';
+import { routeOf, routeFor, type StoredRoute } from '../stored-route.ts';
 import type {
   CopyDestination,
   CopySession,
@@ -22,7 +22,6 @@ import { announceRoute, holdMapping, lockGeneration } from './hold.ts';
 import { createBacklogSql, own } from './home.ts';
 import { Locker } from './locks.ts';
 import { addColumns, reshapeRoute } from './reshape.ts';
-import { routeOf } from './routes.ts';
 import { quoteTable } from './sql.ts';
 import { settleGroup } from './swaps.ts';
 import { inTransaction, openWriter } from './transactions.ts';

@@ -4,9 +4,9 @@ import { backlogTable } from '../home-tables.ts';
 import { numberOf, textOf } from '../row-values.ts';
 import type { StoredRoute } from '../stored-route.ts';
 import type { GenerationState } from '../contract.ts';
+import { routeOf } from '../stored-route.ts';
 import type { Connection, Row } from './connection.ts';
 import { own } from './home.ts';
-import { routeOf } from './routes.ts';
 import { quoteLiteral, quoteTable } from './sql.ts';
 import { settleAll } from './swaps.ts';
 

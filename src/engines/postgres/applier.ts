@@ -5,6 +5,7 @@ import type { TableName } from '../../model/tables.ts';
 import { describeTarget } from '../apply-plan.ts';
 import type { Block, GroupApplier, GroupState, Route, RouteChange, StoredBlock } from '../contract.ts';
 import { GroupSession, type CommitOptions, type GroupStatements } from '../group-session.ts';
+import { ROUTE_COLUMNS, routeOf } from '../stored-route.ts';
 import { readBlock } from './blocks.ts';
 import { PostgresCatalog } from './catalog.ts';
 import type { Connection, Session } from './connection.ts';
@@ -12,7 +13,6 @@ import { requireUnguarded, suspend, suspendTriggers } from './guards.ts';
 import { holdMapping } from './hold.ts';
 import { pastFrozenHolders, sessionId } from './locks.ts';
 import { reshapeRoute } from './reshape.ts';
-import { ROUTE_COLUMNS, routeOf } from './routes.ts';
 import { quoteLiteral, quoteTable } from './sql.ts';
 import { APPLY_SETTINGS, beginApplying, TableApplier } from './table-applier.ts';
 

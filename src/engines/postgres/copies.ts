@@ -16,10 +16,9 @@ import type { Connection, Session } from './connection.ts';
 import { PostgresCopy } from './copy.ts';
 import { PostgresFold } from './fold.ts';
 import { claim, createTables, discardCopy, nextGeneration, OtherGeneration, startGeneration } from './generations.ts';
-import { routeFor } from '../stored-route.ts';
+import { ROUTE_COLUMNS, routeOf, routeFor } from '../stored-route.ts';
 import { pastFrozenHolders, sessionId } from './locks.ts';
 import { addColumns, reshapeRoute } from './reshape.ts';
-import { ROUTE_COLUMNS, routeOf } from './routes.ts';
 import { APPLY_SETTINGS } from './table-applier.ts';
 
 class NotReshaped extends Error {}

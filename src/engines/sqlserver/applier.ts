@@ -13,7 +13,7 @@ import { GROUP, holdMapping, MAPPING } from './hold.ts';
 import { groupLock, Locker } from './locks.ts';
 import { reshapeRoute } from './reshape.ts';
 import { numberOf, textOf } from '../row-values.ts';
-import { ROUTE_COLUMNS, routeOf } from './routes.ts';
+import { ROUTE_COLUMNS, routeOf } from '../stored-route.ts';
 import { quoteLiteral, quoteTable } from './sql.ts';
 import { TableApplier } from './table-applier.ts';
 

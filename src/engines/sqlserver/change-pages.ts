@@ -2,7 +2,7 @@
 import type { Parameters, Session } from './connection.ts';
 import { changeTable } from './capture-instances.ts';
 import type { ChangeRows } from './change-rows.ts';
-import { BOOKKEEPING, type RowPlace } from './change-rows.ts';
+import { BOOKKEEPING, bytesOf, type RowPlace } from './change-rows.ts';
 import { lsnBytes, type Lsn } from './position.ts';
 import { readRows } from './rows.ts';
 import { quoteIdentifier } from './sql.ts';
@@ -11,7 +11,9 @@ import { isTransportable, selectExpression } from './types.ts';
 /** What a row is taken for before the first page. */
 const ROW_BYTES = 1000;
 const MAX_FIRST_ROWS = 500;
-const MAX_ROWS = 20_000;
+const MAX_ROWS = 50_000;
+/** What is taken from the wire at once, at most. */
+const BATCH_BYTES = 256 * 1024;
 
 /** Goes through the changes of one instance with `low` < LSN <= `high`, in order, into `rows`. */
 export class ChangePages {
@@ -68,22 +70,27 @@ export class ChangePages {
     if (last !== null && last.lsn > lsn) this.#done = true;
   }
 
-  /** One page. */
+  /** One page. Rows that are larger than those before end it early: what more the server sends is read again in smaller pages. */
   async next(session: Session): Promise<void> {
     const wanted = this.#size;
     const before = this.rows.bytes;
     let count = 0;
-    let rest = Number.POSITIVE_INFINITY;
+    let isFull = false;
     for await (const { rows, cells } of readRows(session, `read changes of ${this.rows.instance.name}`, this.#text(), {
       parameters: this.#parameters(wanted),
+      byteTexts: BOOKKEEPING.length,
+      batchBytes: Math.min(BATCH_BYTES, this.#pageBytes),
     })) {
+      if (this.rows.bytes - before >= this.#pageBytes * 2) {
+        isFull = true;
+        continue;
+      }
       this.rows.add(cells, rows);
       count += rows;
-      rest = wanted - count;
+      isFull = count >= wanted;
     }
     this.rows.endPage();
     this.#place = this.rows.last ?? this.#place;
-    const isFull = rest <= 0;
     if (count > 0) {
       this.#rowBytes = Math.max(1, (this.rows.bytes - before) / count);
       this.#size = Math.max(1, Math.min(MAX_ROWS, Math.ceil(this.#pageBytes / this.#rowBytes)));
@@ -111,7 +118,7 @@ export class ChangePages {
       rows,
       low: lsnBytes(place.lsn),
       command: Number(place.command),
-      sequence: place.sequence,
+      sequence: bytesOf(place.sequence),
       operation: Number(place.operation),
     };
   }

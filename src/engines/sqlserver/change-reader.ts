@@ -31,7 +31,8 @@ const BUSY_POLL_MS = 50;
 /** A change table that vanished, a deadlock with the cleanup job: what was read is read again, so often in a row. */
 const MAX_RETRIES = 5;
 const MAX_TRANSACTIONS = 100_000;
-const MAX_PAGE_BYTES = 4 << 20;
+/** Of the transactions that a piece held when it was full, so many are looked for the next time. */
+const FILLING = 0.8;
 const INVALID_OBJECT = 208;
 /** How long the short statements of a poll may take, ms. */
 const SILENCE_MS = 60_000;
@@ -206,7 +207,6 @@ export class SqlServerChangeReader implements ChangeReader {
         // A transaction whose end is not known to have been read goes into the next piece.
         const beyond = job.isDone ? job.rows.middleLsn : job.rows.lastLsn;
         if (beyond === null) continue;
-        this.#limit = Math.max(1, Math.ceil(this.#limit / 2));
         const cut = await commitBefore(this.#session, this.#read, beyond);
         if (cut === null) {
           yield* this.#largeTransaction(seen, columns, beyond);
@@ -214,6 +214,8 @@ export class SqlServerChangeReader implements ChangeReader {
         }
         end = cut;
         for (const each of jobs) each.cut(end.lsn);
+        // What a page leaves for the next one is sorted again by servers that sort.
+        this.#limit = Math.max(1, ...jobs.map((each) => Math.floor(each.rows.transactions * FILLING)));
       }
     }
     if (end === to && held() < this.#maxBytes / 4) this.#limit = Math.min(MAX_TRANSACTIONS, this.#limit * 2);
@@ -267,7 +269,7 @@ export class SqlServerChangeReader implements ChangeReader {
     for (const instance of seen.instances)
       tables.set(instance.sourceId, [...(tables.get(instance.sourceId) ?? []), instance]);
     // A page costs a look at everything that is to be read where the server sorts it, so that they should be few.
-    const pageBytes = Math.min(MAX_PAGE_BYTES, this.#maxBytes / 2);
+    const pageBytes = seen.moved.size > 1 ? this.#maxBytes / 2 : this.#maxBytes;
     return [...tables.values()].flatMap((instances) =>
       segmentsOf(chainOf(instances, columns), this.#read, to)
         .filter(({ instance }) => seen.moved.has(instance.id))

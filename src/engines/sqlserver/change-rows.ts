@@ -21,13 +21,16 @@ const UPDATE_NEW = '4';
 /** A row's place in a change table, in the order in which changes happened. */
 export interface RowPlace {
   readonly lsn: Lsn;
-  /** `__$command_id`, `__$seqval` and `__$operation`, as the server sent them. */
+  /** `__$command_id`, `__$seqval` (one character a byte) and `__$operation`, as the server sent them. */
   readonly command: string;
-  readonly sequence: Uint8Array;
+  readonly sequence: string;
   readonly operation: string;
 }
 
-/** Columns of a change table that go before the captured ones, in the order in which `ChangeRows.add` wants them. */
+/**
+ * Columns of a change table that go before the captured ones, in the order in which `ChangeRows.add` wants them; binary ones as
+ * text, one character a byte (`readRows`).
+ */
 export const BOOKKEEPING = ['__$start_lsn', '__$command_id', '__$seqval', '__$operation', '__$update_mask'] as const;
 const LEADING = BOOKKEEPING.length;
 
@@ -61,11 +64,15 @@ export class ChangeRows {
   #changes: TableChanges;
   #marks: Mark[] = [];
   #bytes = 0;
-  #last: RowPlace | null = null;
+  /** Where the cells of the last complete change lie; kept apart from `RowPlace` because it is set for every row. */
+  #lastCommand: string | null = null;
+  #lastSequence = '';
+  #lastOperation = '';
+  #lastLsn: Lsn = '';
   /** An update's old row, whose new one follows. */
   #old: { readonly cells: readonly Cell[]; readonly at: number } | null = null;
   #lsn: Lsn = '';
-  #lsnBytes: Uint8Array = Buffer.alloc(0);
+  #lsnText = '';
 
   constructor(instance: CaptureInstance, columns: readonly CapturedColumn[]) {
     this.instance = instance;
@@ -85,7 +92,13 @@ export class ChangeRows {
 
   /** Of the last complete change; null: nothing was read yet. */
   get last(): RowPlace | null {
-    return this.#last;
+    if (this.#lastCommand === null) return null;
+    return {
+      lsn: this.#lastLsn,
+      command: this.#lastCommand,
+      sequence: this.#lastSequence,
+      operation: this.#lastOperation,
+    };
   }
 
   /** Rows as they were selected: BOOKKEEPING, then the columns. A page may end between an update's two rows: go on behind `last`. */
@@ -124,21 +137,26 @@ export class ChangeRows {
     return (this.#marks.find((mark) => mark.bytes * 2 >= this.#bytes) ?? this.#marks.at(-1))?.lsn ?? null;
   }
 
+  /** Transactions that it holds changes of. */
+  get transactions(): number {
+    return this.#marks.length;
+  }
+
   /** The transaction of the last row added. */
   get lastLsn(): Lsn | null {
     return this.#marks.at(-1)?.lsn ?? null;
   }
 
   #row(cells: readonly Cell[], at: number): void {
-    const lsnBytes = cells[at];
+    const lsnText = cells[at];
     const command = cells[at + 1];
     const sequence = cells[at + 2];
     const operation = cells[at + 3];
-    if (!(lsnBytes instanceof Uint8Array) || !(sequence instanceof Uint8Array))
+    if (typeof lsnText !== 'string' || typeof command !== 'string' || typeof sequence !== 'string')
       throw new SluiceError('INTERNAL', `a change of ${displayName(this.instance.table)} has no place`);
-    if (Buffer.compare(lsnBytes, this.#lsnBytes) !== 0) {
-      this.#lsnBytes = lsnBytes;
-      this.#lsn = lsnOf(lsnBytes);
+    if (lsnText !== this.#lsnText) {
+      this.#lsnText = lsnText;
+      this.#lsn = lsnOf(bytesOf(lsnText));
     }
     if (operation === UPDATE_OLD) {
       this.#old = { cells, at: at + LEADING };
@@ -166,7 +184,7 @@ export class ChangeRows {
             `an update of ${displayName(this.instance.table)} came without the row it changed`,
           );
         const mask = cells[at + 4];
-        const changed = mask instanceof Uint8Array ? mask : null;
+        const changed = typeof mask === 'string' ? mask : null;
         const before = this.#movesKey(changed) ? this.#identity(old.cells, old.at) : -1;
         this.#push(Op.Update, before, this.#values(cells, at + LEADING, changed));
         this.#old = null;
@@ -175,7 +193,10 @@ export class ChangeRows {
       default:
         throw new SluiceError('INTERNAL', `unknown operation ${String(operation)} in a change table`);
     }
-    this.#last = { lsn: this.#lsn, command: text(command), sequence, operation };
+    this.#lastLsn = this.#lsn;
+    this.#lastCommand = command;
+    this.#lastSequence = sequence;
+    this.#lastOperation = operation;
   }
 
   #push(op: Op, before: number, after: number): void {
@@ -185,7 +206,7 @@ export class ChangeRows {
   }
 
   /** `mask` given: a large value that is NULL and did not change is absent, never NULL (F22). */
-  #values(from: readonly Cell[], at: number, mask: Uint8Array | null = null): number {
+  #values(from: readonly Cell[], at: number, mask: string | null = null): number {
     const { cells } = this.#changes;
     const start = cells.length;
     for (const [i, { isLarge, ordinal }] of this.columns.entries()) {
@@ -211,18 +232,19 @@ export class ChangeRows {
     return start;
   }
 
-  #movesKey(mask: Uint8Array | null): boolean {
+  #movesKey(mask: string | null): boolean {
     return mask === null || this.columns.some(({ isKey, ordinal }) => isKey && isSet(mask, ordinal));
   }
 }
 
 /** Bit `ordinal` of an update mask: the first column is the lowest bit of the last byte. */
-function isSet(mask: Uint8Array, ordinal: number): boolean {
-  const byte = mask[mask.length - 1 - ((ordinal - 1) >> 3)] ?? 0;
+function isSet(mask: string, ordinal: number): boolean {
+  // Beyond its first byte: NaN, of which no bit is set.
+  const byte = mask.charCodeAt(mask.length - 1 - ((ordinal - 1) >> 3));
   return ((byte >> ((ordinal - 1) & 7)) & 1) === 1;
 }
 
-function text(cell: Cell | undefined): string {
-  if (typeof cell !== 'string') throw new SluiceError('INTERNAL', 'a change has no command id');
-  return cell;
+/** Of text with one character a byte. */
+export function bytesOf(text: string): Uint8Array {
+  return Buffer.from(text, 'latin1');
 }

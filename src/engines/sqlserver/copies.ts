@@ -1,7 +1,7 @@
 /** The copy side of a destination: generations from their staging table to their replacement (PROTOCOL, A copy). */
 import type { TableName } from '../../model/tables.ts';
 import { backlogTable } from '../home-tables.ts';
-import { isSameShape, routeFor, type StoredRoute } from '../stored-route.ts';
+import { ROUTE_COLUMNS, routeOf, isSameShape, routeFor, type StoredRoute } from '../stored-route.ts';
 import type {
   CopyDestination,
   CopySession,
@@ -20,7 +20,6 @@ import { createBacklogSql, stagingOf } from './home.ts';
 import { groupLock, Locker, mappingLock, pastFrozenWriters } from './locks.ts';
 import { addColumns, reshapeRoute } from './reshape.ts';
 import { numberOf, textOf } from '../row-values.ts';
-import { ROUTE_COLUMNS, routeOf } from './routes.ts';
 import { quoteLiteral, quoteTable } from './sql.ts';
 import { stagingSql } from './staging.ts';
 

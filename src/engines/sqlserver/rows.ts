@@ -8,6 +8,8 @@ export interface ReadRowsOptions {
   readonly parameters?: Parameters;
   /** Bytes on the wire at which a batch is handed out; a row that is larger is a batch of its own. */
   readonly batchBytes?: number;
+  /** Of so many columns, the first ones, bytes come as text, one character a byte: cheap for what is only compared. */
+  readonly byteTexts?: number;
 }
 
 /** Batches that wait for the reader while the next one is being parsed. */
@@ -36,7 +38,7 @@ export async function* readRows(
     wakeReader?.();
     if (queue.length >= WAITING) await new Promise<void>((resolve) => (wakeParser = resolve));
   };
-  const extractor = new RowExtractor(take, options.batchBytes ?? 256 * 1024);
+  const extractor = new RowExtractor(take, options.batchBytes ?? 256 * 1024, options.byteTexts);
   session.extract(doing, text, options.parameters ?? {}, extractor).then(
     () => {
       ended = true;

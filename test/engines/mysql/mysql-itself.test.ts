@@ -352,6 +352,7 @@ for (const { name, settings } of [
 
     it('a position of the one kind is still one after the server was given GTIDs, or lost them', async function () {
       if (!hasGtids) skip(this, 'one direction is enough');
+      if (!process.env['SLUICE_TEST_LONG']) skip(this, 'restarts the server twice: npm run test:long');
       const before = await readAll(await stream.start());
       await server?.restart({
         'gtid-mode': 'OFF_PERMISSIVE',

@@ -165,6 +165,26 @@ describe('SQL Server change stream', () => {
     expect(shown(seen.slice(0, finished + 1))).to.include('I:1');
   });
 
+  it('F43: rows that are suddenly larger than those before take no more memory', async () => {
+    await database.query('CREATE TABLE dbo.a (id int NOT NULL PRIMARY KEY, v nvarchar(max))');
+    await database.captureTable('dbo', 'a');
+    const from = await start();
+    const insert = (first: number, count: number, characters: number) =>
+      database.query(
+        `INSERT INTO dbo.a VALUES ${Array.from({ length: count }, (_, i) => `(${first + i}, REPLICATE(CAST(N'x' AS nvarchar(max)), ${characters}))`).join(', ')}`,
+      );
+    // So that the size of a row is known, by which the next page is measured.
+    await insert(0, 500, 1);
+    following = await follow(changes, from, { maxBytes: 128 * 1024 });
+    await following.changes(500);
+    await insert(500, 300, 10_000);
+    const seen = await following.changes(300);
+    expect(Math.max(...seen.map(({ bytes }) => bytes))).to.be.lessThan(256 * 1024);
+    expect(shown(seen).map((each) => each.split(',')[0])).to.deep.equal(
+      Array.from({ length: 300 }, (_, i) => `I:${500 + i}`),
+    );
+  });
+
   it('F12: idle rows move the position on, up to the end that was named', async () => {
     await database.query('CREATE TABLE dbo.t (id int NOT NULL PRIMARY KEY)');
     await database.captureTable('dbo', 't');

@@ -6,6 +6,7 @@
 import { SluiceError } from '../../../model/errors.ts';
 import type { Cell } from '../../../model/changes.ts';
 import {
+  byteTextDecoder,
   datetime2Decoder,
   datetimeoffsetDecoder,
   decimalDecoder,
@@ -93,6 +94,7 @@ const LONG: Readonly<Record<number, { decode: Decoder; collation: boolean }>> = 
 export class RowExtractor {
   readonly #take: (rows: ResultRows) => Promise<void>;
   readonly #batchBytes: number;
+  readonly #byteTexts: number;
   #buffer: Buffer = Buffer.alloc(0);
   /** Its memory is ours alone, and may have room behind it. */
   #isOwn = false;
@@ -108,9 +110,11 @@ export class RowExtractor {
   #parts = 0;
   #nulls: Uint8Array | null = null;
 
-  constructor(take: (rows: ResultRows) => Promise<void>, batchBytes: number) {
+  /** `byteTexts`: of so many columns, the first ones, bytes come as text, one character a byte. */
+  constructor(take: (rows: ResultRows) => Promise<void>, batchBytes: number, byteTexts = 0) {
     this.#take = take;
     this.#batchBytes = batchBytes;
+    this.#byteTexts = byteTexts;
   }
 
   /** The response without its rows. */
@@ -299,7 +303,8 @@ export class RowExtractor {
       else {
         if (at + 8 > buffer.length) return Infinity;
         const [column, length] = described(type, buffer, at);
-        columns.push(column);
+        const isByteText = i < this.#byteTexts && column.decode === decodeBytes;
+        columns.push(isByteText ? { ...column, decode: byteTextDecoder() } : column);
         at += length;
       }
       const name = buffer[at];
