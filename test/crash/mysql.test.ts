@@ -2,20 +2,19 @@
 import { expect } from 'chai';
 import type { Failpoint } from '../../src/model/failpoint.ts';
 import { ChildServices, type Failpoints } from '../support/child-service.ts';
-import { createWorldToMysql, type WorldToMysql } from '../support/mysql-world.ts';
-import { requireMysql } from '../support/mysql.ts';
 import { eventually } from '../support/service.ts';
+import { createWorldTo, type TargetWorld } from '../support/target-world.ts';
 
 const COPY_POINTS: readonly Failpoint[] = ['copy.opened', 'copy.chunk-loaded', 'copy.key-built', 'copy.compared'];
 const STREAM_POINTS: readonly Failpoint[] = ['stream.before-commit', 'stream.after-commit'];
 
 describe('kills and frozen owners, PostgreSQL → MariaDB', function () {
   this.timeout(240_000);
-  let world: WorldToMysql;
+  let world: TargetWorld;
   const services = new ChildServices();
   const start = (failpoints?: Failpoints) => services.start(world, failpoints);
   beforeEach(async function () {
-    world = await createWorldToMysql(await requireMysql(this), { copy_chunk_bytes: 1_048_576 });
+    world = await createWorldTo(this, 'mysql', { copy_chunk_bytes: 1_048_576 });
     await world.source.query('CREATE TABLE t (id int PRIMARY KEY, v text)');
     await world.source.query(`INSERT INTO t SELECT i, repeat('x', 1000) FROM generate_series(1, 3000) i`);
   });

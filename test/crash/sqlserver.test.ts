@@ -3,19 +3,18 @@ import { expect } from 'chai';
 import type { Failpoint } from '../../src/model/failpoint.ts';
 import { ChildServices, type Failpoints } from '../support/child-service.ts';
 import { eventually } from '../support/service.ts';
-import { requireSqlServer } from '../support/sqlserver.ts';
-import { createWorldToSqlServer, type WorldToSqlServer } from '../support/sqlserver-world.ts';
+import { createWorldTo, type TargetWorld } from '../support/target-world.ts';
 
 const COPY_POINTS: readonly Failpoint[] = ['copy.opened', 'copy.chunk-loaded', 'copy.key-built', 'copy.swapped'];
 const STREAM_POINTS: readonly Failpoint[] = ['stream.before-commit', 'stream.after-commit'];
 
 describe('kills and frozen owners, PostgreSQL → SQL Server', function () {
   this.timeout(240_000);
-  let world: WorldToSqlServer;
+  let world: TargetWorld;
   const services = new ChildServices();
   const start = (failpoints?: Failpoints) => services.start(world, failpoints);
   beforeEach(async function () {
-    world = await createWorldToSqlServer(await requireSqlServer(this), { copy_chunk_bytes: 1_048_576 });
+    world = await createWorldTo(this, 'sqlserver', { copy_chunk_bytes: 1_048_576 });
     await world.source.query('CREATE TABLE t (id int PRIMARY KEY, v text)');
     await world.source.query(`INSERT INTO t SELECT i, repeat('x', 500) FROM generate_series(1, 600) i`);
   });

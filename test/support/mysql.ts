@@ -25,38 +25,46 @@ interface Running {
 
 const started = new Map<string, Promise<Running | string>>();
 
-/** To be called in a `before` hook: skips its tests where there is no server. MariaDB, where TEST_MYSQL_URL names no other. */
-export async function requireMysql(context: Context): Promise<MysqlUnderTest> {
-  context.timeout(60_000);
-  return required(context, 'mysql', async () => {
-    const given = process.env['TEST_MYSQL_URL'];
-    if (given) return { server: await described(given), stop: () => Promise.resolve() };
-    if (isMariaDbInstalled()) return startMariaDb();
-    return 'no MariaDB: TEST_MYSQL_URL is not set, and no mariadbd is installed (Debian: mariadb-server)';
-  });
+async function startMariaDbOrSay(): Promise<Running | string> {
+  const given = process.env['TEST_MYSQL_URL'];
+  if (given) return { server: await described(given), stop: () => Promise.resolve() };
+  if (isMariaDbInstalled()) return startMariaDb();
+  return 'no MariaDB: TEST_MYSQL_URL is not set, and no mariadbd is installed (Debian: mariadb-server)';
+}
+
+async function startMysqlOrSay(): Promise<Running | string> {
+  const given = process.env['TEST_MYSQL8_URL'];
+  if (given) return { server: await described(given), stop: () => Promise.resolve() };
+  if (isMysqlInstalled()) return startMysqlItself();
+  return 'no MySQL itself: TEST_MYSQL8_URL is not set, MYSQL_HOME names no unpacked MySQL, and no mysqld is installed';
+}
+
+/** The run's server (MariaDB, where TEST_MYSQL_URL names no other), or the reason why there is none. */
+export function findMysql(): Promise<MysqlUnderTest | string> {
+  return found('mysql', startMariaDbOrSay);
+}
+
+/** To be called in a `before` hook: skips its tests where there is no server. */
+export function requireMysql(context: Context): Promise<MysqlUnderTest> {
+  return required(context, findMysql);
 }
 
 /** As `requireMysql`: MySQL itself, 8.0 or newer. */
-export async function requireMysqlItself(context: Context): Promise<MysqlUnderTest> {
-  context.timeout(60_000);
-  return required(context, 'mysql8', async () => {
-    const given = process.env['TEST_MYSQL8_URL'];
-    if (given) return { server: await described(given), stop: () => Promise.resolve() };
-    if (isMysqlInstalled()) return startMysqlItself();
-    return 'no MySQL itself: TEST_MYSQL8_URL is not set, MYSQL_HOME names no unpacked MySQL, and no mysqld is installed';
-  });
+export function requireMysqlItself(context: Context): Promise<MysqlUnderTest> {
+  return required(context, () => found('mysql8', startMysqlOrSay));
 }
 
-async function required(
-  context: Context,
-  name: string,
-  start: () => Promise<Running | string>,
-): Promise<MysqlUnderTest> {
+async function required(context: Context, find: () => Promise<MysqlUnderTest | string>): Promise<MysqlUnderTest> {
+  context.timeout(60_000);
+  const server = await find();
+  return typeof server === 'string' ? skip(context, server) : server;
+}
+
+async function found(name: string, start: () => Promise<Running | string>): Promise<MysqlUnderTest | string> {
   const running = started.get(name) ?? start();
   started.set(name, running);
-  const found = await running;
-  if (typeof found === 'string') return skip(context, found);
-  return found.server;
+  const server = await running;
+  return typeof server === 'string' ? server : server.server;
 }
 
 /** Called once at the end of the run (root hook in `hooks.ts`). */

@@ -21,7 +21,18 @@ export interface World {
   map(table: string, columns?: Readonly<Record<string, string | number | null>>): Promise<number>;
   /** Waits until the mapping is in `state`; fails with what v_mapping_health says. */
   state(mappingId: number, state: string, seconds?: number): Promise<void>;
+  /** Asks for a full sync and waits until it is done. */
+  copyAgain(mappingId: number, seconds?: number): Promise<void>;
+  /** What is wrong with the mapping. */
+  problem(mappingId: number): Promise<Problem>;
   close(): Promise<void>;
+}
+
+/** Of mapping_state. */
+export interface Problem {
+  readonly error_code: string | null;
+  readonly error_message: string | null;
+  readonly error_hint: string | null;
 }
 
 /** A source, a destination and a control database; the source is server 1, polled every second. */
@@ -81,6 +92,20 @@ export async function createWorld(settings: Readonly<Record<string, number>> = {
         if (rows[0]?.['state'] !== state)
           throw new Error(`mapping ${mappingId} is not ${state}: ${JSON.stringify(rows[0])}`);
       }, seconds * 1000),
+    copyAgain: async (mappingId, seconds = 30) => {
+      await control.query('UPDATE table_mappings SET is_full_sync = 1 WHERE mapping_id = $1', [mappingId]);
+      await eventually(async () => {
+        const [row] = await control.query('SELECT is_full_sync FROM table_mappings WHERE mapping_id = $1', [mappingId]);
+        if (row?.['is_full_sync'] !== 0) throw new Error('the full sync is not done');
+      }, seconds * 1000);
+    },
+    problem: async (mappingId) => {
+      const [row] = await control.query<{ error_code: string; error_message: string; error_hint: string }>(
+        `SELECT s.error_code, s.error_message, s.error_hint FROM table_mappings m JOIN mapping_state s USING (mapping_uid) WHERE m.mapping_id = $1`,
+        [mappingId],
+      );
+      return row ?? { error_code: null, error_message: null, error_hint: null };
+    },
     close: async () => {
       await Promise.all([...services].map((service) => service.stop()));
       await Promise.all([source.drop(), destination.drop(), control.drop()]);

@@ -1,5 +1,4 @@
 /** A world (service.ts) whose mappings go from one SQL Server database to another, by change data capture. */
-import { expect } from 'chai';
 import { createWorld, eventually, type World } from './service.ts';
 import { createSqlServerDatabase, type SqlServerTestDatabase, type SqlServerUnderTest } from './sqlserver.ts';
 
@@ -91,22 +90,8 @@ export async function createSqlServerPair(
         if (missing > 0 || here.length !== there.size)
           throw new Error(`${target}: ${there.size} rows; of the source's ${here.length}, ${missing} are missing`);
       }, PATIENCE * 1000),
-    errorCode: async (mapping) => {
-      const [row] = await world.control.query<{ error_code: string | null }>(
-        'SELECT s.error_code FROM table_mappings m JOIN mapping_state s USING (mapping_uid) WHERE m.mapping_id = $1',
-        [mapping],
-      );
-      return row?.error_code ?? null;
-    },
-    copyAgain: async (mapping) => {
-      await world.control.query('UPDATE table_mappings SET is_full_sync = 1 WHERE mapping_id = $1', [mapping]);
-      await eventually(async () => {
-        const [row] = await world.control.query('SELECT is_full_sync FROM table_mappings WHERE mapping_id = $1', [
-          mapping,
-        ]);
-        expect(row?.['is_full_sync']).to.equal(0);
-      }, PATIENCE * 1000);
-    },
+    errorCode: async (mapping) => (await world.problem(mapping)).error_code,
+    copyAgain: (mapping) => world.copyAgain(mapping, PATIENCE),
     close: async () => {
       await world.close();
       if (other) return;

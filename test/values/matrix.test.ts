@@ -1,7 +1,7 @@
 import { createWorld, type World } from '../support/service.ts';
 import { USER_TYPE_MATRIX, USER_TYPES, VALUE_MATRIX, type TypeCase } from '../engines/postgres/values.ts';
 import { postgresEnd } from './ends.ts';
-import { Matrix } from './matrix.ts';
+import { controlledBy, Matrix } from './matrix.ts';
 
 describe('values, PostgreSQL to PostgreSQL', () => {
   let world: World;
@@ -33,12 +33,7 @@ describe('values, PostgreSQL to PostgreSQL', () => {
         { mapping: await world.map(table), table },
         { mapping: await world.map(table, { dest_table: `${table}_given` }), table: `${table}_given` },
       ],
-      state: (mapping, state) => world.state(mapping, state),
-      enable: (mappings, enabled) =>
-        world.control
-          .query('UPDATE table_mappings SET is_enabled = $2 WHERE mapping_id = ANY ($1)', [mappings, enabled])
-          .then(() => undefined),
-      patience: 15_000,
+      ...controlledBy(world, 20),
     });
     await world.source.query(matrix.createSql());
     await world.destination.query(matrix.createSql(`${table}_given`));

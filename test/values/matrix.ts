@@ -4,7 +4,7 @@
  * themselves print.
  */
 import { expect } from 'chai';
-import { eventually } from '../support/service.ts';
+import { eventually, type World } from '../support/service.ts';
 
 export interface MatrixValue {
   /** An expression of the source. */
@@ -43,6 +43,29 @@ export interface MatrixPair {
   readonly enable: (mappings: readonly number[], enabled: 0 | 1) => Promise<void>;
   /** Of changes to arrive. */
   readonly patience: number;
+}
+
+/** How the service of a world is asked; with patience enough for a busy machine. */
+export function controlledBy(world: World, seconds: number): Pick<MatrixPair, 'state' | 'enable' | 'patience'> {
+  return {
+    state: (mapping, state) => world.state(mapping, state, seconds),
+    enable: (mappings, enabled) =>
+      world.control
+        .query('UPDATE table_mappings SET is_enabled = $2 WHERE mapping_id = ANY ($1)', [mappings, enabled])
+        .then(() => undefined),
+    patience: seconds * 1000,
+  };
+}
+
+/** Waits until the mapping has failed: its code, its message, and what was logged of it (the schema check's words). */
+export async function refusal(world: World, mapping: number, seconds: number): Promise<string> {
+  await world.state(mapping, 'failed', seconds);
+  const rows = await world.control.query<{ said: string }>(
+    `SELECT concat_ws(' ', s.error_code, s.error_message, (SELECT string_agg(l.log_message, ' ') FROM sync_logs l WHERE l.mapping_id = m.mapping_id)) AS said
+       FROM table_mappings m JOIN mapping_state s USING (mapping_uid) WHERE m.mapping_id = $1`,
+    [mapping],
+  );
+  return rows[0]?.said ?? '';
 }
 
 /** The values of a row: of one column, or of every column its first (`all`); null: NULL. */

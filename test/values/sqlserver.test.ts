@@ -6,7 +6,7 @@ import { createWorld, eventually, type World } from '../support/service.ts';
 import { skip } from '../support/skip.ts';
 import { createSqlServerDatabase, requireSqlServer, type SqlServerTestDatabase } from '../support/sqlserver.ts';
 import { asSqlServer, postgresEnd, sqlServerEnd } from './ends.ts';
-import { Matrix, type MatrixColumn, type MatrixPair } from './matrix.ts';
+import { controlledBy, Matrix, refusal, type MatrixColumn } from './matrix.ts';
 
 /** Long enough for a busy machine: what is waited for comes by itself, or never. */
 const PATIENCE_S = 60;
@@ -81,24 +81,7 @@ describe('values, SQL Server and PostgreSQL', function () {
   type Engine = keyof typeof FROM;
   const map = (from: Engine, into: Engine, table: string, more: Readonly<Record<string, string | number>> = {}) =>
     world.map(table, { ...FROM[from](), ...INTO[into](), ...more });
-  const control: Pick<MatrixPair, 'state' | 'enable' | 'patience'> = {
-    state: (mapping, state) => world.state(mapping, state, PATIENCE_S),
-    enable: (mappings, enabled) =>
-      world.control
-        .query('UPDATE table_mappings SET is_enabled = $2 WHERE mapping_id = ANY ($1)', [mappings, enabled])
-        .then(() => undefined),
-    patience: PATIENCE_S * 1000,
-  };
-  /** The schema check's words on the mapping. */
-  const refusal = async (mapping: number): Promise<string> => {
-    await world.state(mapping, 'failed', PATIENCE_S);
-    const rows = await world.control.query<{ said: string }>(
-      `SELECT concat_ws(' ', s.error_code, s.error_message, (SELECT string_agg(l.log_message, ' ') FROM sync_logs l WHERE l.mapping_id = m.mapping_id)) AS said
-         FROM table_mappings m JOIN mapping_state s USING (mapping_uid) WHERE m.mapping_id = $1`,
-      [mapping],
-    );
-    return rows[0]?.said ?? '';
-  };
+  const told = (mapping: number) => refusal(world, mapping, PATIENCE_S);
 
   const column = ({ type, values }: ServerCase, some: readonly ServerValue[] = values): MatrixColumn => ({
     type,
@@ -127,7 +110,7 @@ describe('values, SQL Server and PostgreSQL', function () {
       const list = columns(SERVER_VALUES, true);
       const types = list.map(({ type }) => bare(type));
       const matrix = new Matrix({
-        ...control,
+        ...controlledBy(world, PATIENCE_S),
         table,
         columns: list,
         source: sqlServerEnd(source, types),
@@ -148,7 +131,7 @@ describe('values, SQL Server and PostgreSQL', function () {
       }));
       const types = list.map(({ type }) => bare(type));
       const matrix = new Matrix({
-        ...control,
+        ...controlledBy(world, PATIENCE_S),
         table,
         columns: list,
         source: sqlServerEnd(source, types),
@@ -177,7 +160,7 @@ describe('values, SQL Server and PostgreSQL', function () {
     }
     const types = list.map(({ type }) => PLACES[type] ?? '');
     const matrix = new Matrix({
-      ...control,
+      ...controlledBy(world, PATIENCE_S),
       table: 'into',
       columns: list,
       source: postgresEnd(world.source, list.length, { shown: (i, text) => asSqlServer(types[i] ?? '', text) }),
@@ -201,7 +184,7 @@ describe('values, SQL Server and PostgreSQL', function () {
       `CREATE TABLE nowhere (id int PRIMARY KEY, ${cases.map(({ type }, i) => `c${i}_ ${type}`).join(', ')})`,
     );
     await world.source.query('INSERT INTO nowhere (id) VALUES (1)');
-    const said = await refusal(await map('postgres', 'sqlserver', 'nowhere'));
+    const said = await told(await map('postgres', 'sqlserver', 'nowhere'));
     expect(said).to.include('SCHEMA_MISMATCH');
     for (const [i, { type }] of cases.entries()) expect(said, type).to.include(`c${i}_ (`);
     expect(await target.query(`SELECT OBJECT_ID(N'dbo.nowhere') AS id`)).to.deep.equal([{ id: null }]);
@@ -211,7 +194,7 @@ describe('values, SQL Server and PostgreSQL', function () {
     await world.source.query(`CREATE TABLE outside (id int PRIMARY KEY, n numeric(10,2), f float8)`);
     await world.source.query(`INSERT INTO outside VALUES (1, 1.25, 0.5), (2, 'NaN', 1)`);
     const mapping = await map('postgres', 'sqlserver', 'outside');
-    const said = await refusal(mapping);
+    const said = await told(mapping);
     expect(said).to.include('ROW_REFUSED').and.to.include('column n');
     await world.source.query('DELETE FROM outside WHERE id = 2');
     await world.control.query('UPDATE table_mappings SET is_full_sync = 1 WHERE mapping_id = $1', [mapping]);
@@ -231,14 +214,14 @@ describe('values, SQL Server and PostgreSQL', function () {
     );
     await source.captureTable('dbo', 'zoned');
     await source.query('INSERT INTO dbo.zoned (id) VALUES (1)');
-    const said = await refusal(await map('sqlserver', 'postgres', 'zoned'));
+    const said = await told(await map('sqlserver', 'postgres', 'zoned'));
     expect(said).to.include('SCHEMA_MISMATCH');
     for (const [i, { type }] of nowhere.entries()) expect(said, type).to.include(`c${i}_ (`);
     // Into a table that a person made there, no better.
     await world.destination.query(
       `CREATE TABLE zoned_given (id int PRIMARY KEY, ${nowhere.map((_, i) => `c${i}_ timestamptz`).join(', ')})`,
     );
-    const given = await refusal(await map('sqlserver', 'postgres', 'zoned', { dest_table: 'zoned_given' }));
+    const given = await told(await map('sqlserver', 'postgres', 'zoned', { dest_table: 'zoned_given' }));
     for (const [i, { type }] of nowhere.entries()) expect(given, type).to.include(`column c${i}_ of`);
   });
 
@@ -255,11 +238,11 @@ describe('values, SQL Server and PostgreSQL', function () {
       await source.query(`CREATE TABLE dbo.${table} (id int NOT NULL PRIMARY KEY, odd_one ${type} NULL)`);
       await source.captureTable('dbo', table);
       await source.query(`INSERT INTO dbo.${table} VALUES (1, ${value})`);
-      const said = await refusal(await map('sqlserver', 'postgres', table));
+      const said = await told(await map('sqlserver', 'postgres', table));
       expect(said).to.include('SCHEMA_MISMATCH').and.to.include('odd_one');
       const mapping = await map('sqlserver', 'sqlserver', table);
       if (type === 'sql_variant') {
-        expect(await refusal(mapping))
+        expect(await told(mapping))
           .to.include('SCHEMA_MISMATCH')
           .and.to.include('odd_one');
         // Its changes are in the stream of every other table.
@@ -269,7 +252,7 @@ describe('values, SQL Server and PostgreSQL', function () {
         await source.query(`INSERT INTO dbo.${table} VALUES (2, ${value}); INSERT INTO dbo.beside VALUES (7)`);
         await eventually(async () => {
           expect(await world.destination.query('SELECT id FROM beside')).to.deep.equal([{ id: 7 }]);
-        }, control.patience);
+        }, PATIENCE_S * 1000);
         return;
       }
       await world.state(mapping, 'streaming', PATIENCE_S);
@@ -277,7 +260,7 @@ describe('values, SQL Server and PostgreSQL', function () {
       const print = `SELECT id, CONVERT(varchar(max), CAST(odd_one AS varbinary(max)), 1) AS v FROM dbo.${table} ORDER BY id`;
       await eventually(async () => {
         expect(await target.query(print)).to.deep.equal(await source.query(print));
-      }, control.patience);
+      }, PATIENCE_S * 1000);
     });
 
   it('F27: identity, computed, sparse and rowversion columns', async () => {
@@ -301,7 +284,7 @@ describe('values, SQL Server and PostgreSQL', function () {
           `SELECT id, v, s, ${isBabelfish() ? 'NULL AS rv' : 'rv'} FROM special ORDER BY id`,
         );
         expect(plain).to.deep.equal(here.map(({ id, v, s, rv }) => ({ id, v, s, rv })));
-      }, control.patience);
+      }, PATIENCE_S * 1000);
     await equal();
     await source.query(`INSERT INTO dbo.special (v, s) VALUES (10, NULL)`);
     await source.query(`UPDATE dbo.special SET v = 7, s = N'a  ' WHERE id = 8`);
@@ -324,7 +307,7 @@ describe('values, SQL Server and PostgreSQL', function () {
       'SELECT id, v, CONVERT(varchar(30), since, 121) AS since, CONVERT(varchar(30), until, 121) AS until FROM dbo.temporal ORDER BY id';
     await eventually(async () => {
       expect(await target.query(print)).to.deep.equal(await source.query(print));
-    }, control.patience);
+    }, PATIENCE_S * 1000);
   });
 });
 

@@ -406,3 +406,47 @@ export function shown(cell: string | Uint8Array | null | undefined): string | nu
   if (cell === null || cell === undefined) return null;
   return typeof cell === 'string' ? cell : `0x${Buffer.from(cell).toString('hex')}`;
 }
+
+/** What the server is asked to print of a column of the type. */
+export function printedSql(type: string, column: string): string {
+  if (isBytes(type)) return `HEX(${column})`;
+  if (/^bit\(1\)/.test(type)) return `CASE ${column} WHEN 1 THEN 't' WHEN 0 THEN 'f' END`;
+  if (/^(bit|year)/.test(type)) return `CAST(${column} + 0 AS CHAR)`;
+  // FLOAT is printed with six digits, as a double it is printed exactly; times one keeps the sign of zero.
+  if (/^float/.test(type)) return `CAST(${column} * 1e0 AS CHAR)`;
+  return `CAST(${column} AS CHAR)`;
+}
+
+/** What the server printed, as the cell that it is. */
+export function cellPrinted(type: string, printed: unknown): string | Buffer | null {
+  if (printed === null) return null;
+  if (typeof printed !== 'string' && !Buffer.isBuffer(printed))
+    throw new Error(`${type} was printed as ${typeof printed}`);
+  const text = printed.toString();
+  if (isBytes(type)) return isGeometry(type) ? asWkb(hex(text)) : hex(text);
+  if (/^(time|datetime|timestamp)/.test(type))
+    return `${withoutZeros(text)}${type.startsWith('timestamp') ? '+00' : ''}`;
+  return /zerofill$/.test(type) ? text.replace(/^0+(?=\d)/, '') : text;
+}
+
+/** Equal exactly when two cells of the type are the same value here, where minus zero is zero; whichever engine printed them. */
+export function comparable(type: string, cell: string | Uint8Array | null): string {
+  if (cell === null) return 'NULL';
+  if (cell instanceof Uint8Array) return `0x${Buffer.from(cell).toString('hex')}`;
+  if (type.startsWith('float')) return Buffer.from(Float32Array.of(Number(cell) + 0).buffer).toString('hex');
+  if (type.startsWith('double')) return Buffer.from(Float64Array.of(Number(cell) + 0).buffer).toString('hex');
+  return JSON.stringify(cell);
+}
+
+const isGeometry = (type: string) => /^(geometry|point|linestring)/.test(type);
+const isBytes = (type: string) => isGeometry(type) || /^(var)?binary|blob$/.test(type);
+const withoutZeros = (text: string) => text.replace(/(\.\d*?)0+$/, '$1').replace(/\.$/, '');
+
+/** The server's own form: four bytes of SRID, then WKB; as (extended) WKB. */
+function asWkb(internal: Buffer): Buffer {
+  const srid = internal.readUInt32LE(0);
+  if (srid === 0) return internal.subarray(4);
+  const type = Buffer.alloc(4);
+  type.writeUInt32LE((internal.readUInt32LE(5) | 0x20000000) >>> 0);
+  return Buffer.concat([Buffer.of(1), type, internal.subarray(0, 4), internal.subarray(9)]);
+}

@@ -1,0 +1,128 @@
+/** What every destination is held to besides, from PostgreSQL: keys of text, guards, rows that are refused, a column that comes, readers. */
+import { expect } from 'chai';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { TITLES, type EngineName } from '../support/ends.ts';
+import { eventually } from '../support/service.ts';
+import { createWorldTo, type TargetWorld } from '../support/target-world.ts';
+
+export interface DestinationUnderTest {
+  readonly engine: EngineName;
+  /** Keys that differ in blanks at their ends only are two. */
+  readonly tellsBlanksApart: boolean;
+  /** Makes the tables `parents` and `guarded` (an identity, a foreign key that cascades) and the trigger `touch`. */
+  readonly guarded: readonly string[];
+  /** The statements of the schema check's hint. */
+  remedies(hint: string): Promise<readonly string[]>;
+}
+
+export function destinationSuite(under: DestinationUnderTest, more?: (worldOf: () => TargetWorld) => void): void {
+  describe(`${TITLES[under.engine]} as destination`, function () {
+    this.timeout(90_000);
+    let world: TargetWorld;
+    before(async function () {
+      world = await createWorldTo(this, under.engine);
+      await world.start();
+    });
+    after(() => world?.close());
+
+    it('F25: keys that differ in case, accents and trailing blanks only', async () => {
+      await world.source.query(`CREATE TABLE words (word varchar(40), n int, tail text, PRIMARY KEY (n, word))`);
+      await world.source.query(`INSERT INTO words VALUES ('a', 1, 'x'), ('A', 1, 'y'), ('ä', 1, ''), ('Ω', 1, NULL)`);
+      if (under.tellsBlanksApart) await world.source.query(`INSERT INTO words VALUES ('a ', 1, 'blank')`);
+      await world.state(await world.map('words'), 'streaming', 40);
+      await world.source.query(`UPDATE words SET tail = tail || '!' WHERE word = 'a'`);
+      await world.source.query(`UPDATE words SET word = 'aA' WHERE word = 'A'`);
+      await world.source.query(`UPDATE words SET word = 'a  ' WHERE word = 'a '`);
+      await world.source.query(`DELETE FROM words WHERE word = 'ä'`);
+      await world.equal('words');
+    });
+
+    it('F45: what guards the table stops its mapping with the statements that help; identity columns take their values', async () => {
+      await world.source.query(
+        `CREATE TABLE guarded (id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY, parent int, v text)`,
+      );
+      await world.source.query(`INSERT INTO guarded (parent, v) SELECT 5, 'v' || i FROM generate_series(1, 30) i`);
+      for (const statement of under.guarded) await world.target.query(statement);
+      const mapping = await world.map('guarded');
+      await world.state(mapping, 'failed', 40);
+      const failed = await world.problem(mapping);
+      expect(failed.error_code).to.equal('DESTINATION_GUARDED');
+      expect(failed.error_message).to.include('touch');
+      expect(await world.target.query('SELECT id FROM guarded')).to.deep.equal([]);
+      for (const statement of await under.remedies(failed.error_hint ?? '')) await world.target.query(statement);
+      await world.control.query('UPDATE table_mappings SET is_full_sync = 1 WHERE mapping_id = $1', [mapping]);
+      await world.state(mapping, 'streaming', 40);
+      await world.source
+        .query(`BEGIN; UPDATE guarded SET v = v || '!' WHERE id % 3 = 0; DELETE FROM guarded WHERE id % 5 = 0;
+        INSERT INTO guarded (parent, v) VALUES (7, 'new'); COMMIT`);
+      await world.equal('guarded');
+      await world.target.query('DELETE FROM guarded WHERE id = 2');
+      await world.copyAgain(mapping);
+      await world.equal('guarded');
+    });
+
+    it('F36: a row that a constraint refuses is left out as far as allowed, the others of its transaction arrive', async () => {
+      await world.source.query(`CREATE TABLE limited (id int PRIMARY KEY, n int NOT NULL)`);
+      await world.source.query(`INSERT INTO limited SELECT i, i FROM generate_series(1, 20) i`);
+      const mapping = await world.map('limited', { max_failed_rows: 1 });
+      await world.state(mapping, 'streaming', 40);
+      await world.target.query(`ALTER TABLE limited ADD CONSTRAINT at_most CHECK (n < 100)`);
+      await world.source.query(
+        `BEGIN; UPDATE limited SET n = n + 50; INSERT INTO limited VALUES (21, 500), (22, 22); COMMIT`,
+      );
+      await eventually(async () => {
+        const [row] = await world.target.query('SELECT COUNT(*) AS n, MIN(n) AS least FROM limited');
+        expect([Number(row?.['n']), Number(row?.['least'])]).to.deep.equal([21, 22]);
+      }, 30_000);
+      const letters = await world.control.query(
+        'SELECT operation, error_code FROM dead_letters WHERE mapping_id = $1',
+        [mapping],
+      );
+      expect(letters).to.deep.equal([{ operation: 'upsert', error_code: 'ROW_REFUSED' }]);
+      await world.source.query('UPDATE limited SET n = 1 WHERE id = 21');
+      await world.equal('limited');
+    });
+
+    it('F26: a column is added in place', async () => {
+      await world.source.query(`CREATE TABLE growing (id int PRIMARY KEY, v text)`);
+      await world.source.query(`INSERT INTO growing SELECT i, 'v' FROM generate_series(1, 20) i`);
+      await world.state(await world.map('growing'), 'streaming', 40);
+      await world.source.query(`ALTER TABLE growing ADD COLUMN more numeric(10,3)`);
+      await world.source.query(`UPDATE growing SET more = id + 0.125 WHERE id % 2 = 0`);
+      await eventually(async () => {
+        expect((await world.target.rows('growing')).columns).to.deep.equal(['id', 'v', 'more']);
+      }, 20_000);
+      await world.equal('growing');
+    });
+
+    it('F49: a statement of a reader sees whole source transactions, across tables', async () => {
+      await world.source.query(`CREATE TABLE one_side (id int PRIMARY KEY, amount int NOT NULL)`);
+      await world.source.query(`CREATE TABLE other_side (id int PRIMARY KEY, amount int NOT NULL)`);
+      await world.source.query(`INSERT INTO one_side SELECT i, 100 FROM generate_series(1, 10) i`);
+      await world.source.query(`INSERT INTO other_side SELECT i, 100 FROM generate_series(1, 10) i`);
+      for (const table of ['one_side', 'other_side']) await world.state(await world.map(table), 'streaming', 40);
+      let stop = false;
+      const sums = new Set<string>();
+      const reading = (async () => {
+        while (!stop) {
+          const [row] = await world.target.query(
+            `SELECT (SELECT SUM(amount) FROM one_side) + (SELECT SUM(amount) FROM other_side) AS total`,
+          );
+          sums.add(String(row?.['total']));
+        }
+      })();
+      for (let i = 0; i < 40; i++) {
+        await world.source.query(`BEGIN; UPDATE one_side SET amount = amount - ${i} WHERE id = ${(i % 10) + 1};
+          UPDATE other_side SET amount = amount + ${i} WHERE id = ${((i * 3) % 10) + 1}; COMMIT`);
+        await sleep(20);
+      }
+      await world.equal('one_side');
+      await world.equal('other_side');
+      stop = true;
+      await reading;
+      expect([...sums]).to.deep.equal(['2000']);
+    });
+
+    more?.(() => world);
+  });
+}

@@ -1,0 +1,186 @@
+/**
+ * A database of any engine at either end of a mapping, and the little SQL that differs between the engines, so that a test is written
+ * once for all pairs of them.
+ */
+import type { EngineDatabase } from '../../src/engines/contract.ts';
+import { engineOf } from '../../src/engines/registry.ts';
+import { createMysqlDatabase, findMysql } from './mysql.ts';
+import type { TestDatabase } from './postgres.ts';
+import { createSqlServerDatabase, findSqlServer } from './sqlserver.ts';
+
+export const ENGINES = ['postgres', 'sqlserver', 'mysql'] as const;
+export type EngineName = (typeof ENGINES)[number];
+export const TITLES: Readonly<Record<EngineName, string>> = {
+  postgres: 'PostgreSQL',
+  sqlserver: 'SQL Server',
+  mysql: 'MariaDB',
+};
+
+/** What tables of shared tests are made of, where the engines call it differently. */
+export interface Words {
+  /** Of any length. */
+  readonly text: string;
+  /** Text that a key tells apart by its characters. */
+  readonly key: string;
+  /** Date and time in milliseconds, no zone. */
+  readonly moment: string;
+}
+
+export type Value = string | number | null;
+
+export interface End {
+  readonly engine: EngineName;
+  readonly name: string;
+  readonly url: string;
+  readonly words: Words;
+  /** What a mapping's row says of it, besides the server. */
+  readonly asSource: Readonly<Record<string, string>>;
+  readonly asDestination: Readonly<Record<string, string>>;
+  /** A table of Sluice's own in it. */
+  home(table: string): string;
+  query(sql: string): Promise<Readonly<Record<string, unknown>>[]>;
+  /** These statements as one transaction. */
+  transaction(...statements: string[]): Promise<void>;
+  insert(table: string, columns: readonly string[], rows: readonly (readonly Value[])[]): Promise<void>;
+  /** Empties the table by the shortest way that a table whose changes are followed has. */
+  emptying(table: string): string;
+  /** Has the source record the table's changes, where somebody has to ask for it. */
+  capture(table: string): Promise<void>;
+  /** Its columns, and all rows, each as one line that is the same at another engine when the values are. */
+  rows(table: string): Promise<{ columns: string[]; rows: string[] }>;
+  drop(): Promise<void>;
+}
+
+interface Dialect {
+  readonly words: Words;
+  readonly literal: (text: string) => string;
+  readonly begin: string;
+  readonly schema: string;
+  readonly home: (table: string) => string;
+  readonly emptying: (table: string) => string;
+}
+
+const quoted = (text: string) => `'${text.replaceAll("'", "''")}'`;
+
+const DIALECTS: Readonly<Record<EngineName, Dialect>> = {
+  postgres: {
+    words: { text: 'text', key: 'varchar(40)', moment: 'timestamp(3)' },
+    literal: quoted,
+    begin: 'BEGIN',
+    schema: 'public',
+    home: (table) => `sluice.${table}`,
+    emptying: (table) => `TRUNCATE ${table}`,
+  },
+  sqlserver: {
+    words: {
+      text: 'nvarchar(max)',
+      key: 'nvarchar(40) COLLATE Latin1_General_100_BIN2',
+      moment: 'datetime2(3)',
+    },
+    literal: (text) => `N${quoted(text)}`,
+    begin: 'SET XACT_ABORT ON; BEGIN TRANSACTION',
+    schema: 'dbo',
+    home: (table) => `sluice.${table}`,
+    // TRUNCATE TABLE is refused for captured tables.
+    emptying: (table) => `DELETE FROM ${table}`,
+  },
+  mysql: {
+    words: { text: 'longtext', key: 'varchar(40) COLLATE utf8mb4_nopad_bin', moment: 'datetime(3)' },
+    literal: (text) => quoted(text.replaceAll('\\', '\\\\')),
+    begin: 'START TRANSACTION',
+    schema: '',
+    home: (table) => `sluice_${table}`,
+    emptying: (table) => `TRUNCATE TABLE ${table}`,
+  },
+};
+
+interface Database {
+  readonly name: string;
+  readonly url: string;
+  query(sql: string): Promise<Readonly<Record<string, unknown>>[]>;
+  drop(): Promise<void>;
+}
+
+/** A new database; the reason, where there is no such server. */
+export async function createEnd(engine: Exclude<EngineName, 'postgres'>, role: 'src' | 'dst'): Promise<End | string> {
+  if (engine === 'mysql') {
+    const server = await findMysql();
+    return typeof server === 'string' ? server : end(engine, await createMysqlDatabase(server, role));
+  }
+  const server = await findSqlServer();
+  if (typeof server === 'string') return server;
+  const database = await createSqlServerDatabase(server, role);
+  if (role === 'src') await database.enableCdc();
+  return end(engine, database, (table) => database.captureTable('dbo', table));
+}
+
+export function postgresEnd(database: TestDatabase): End {
+  // Made and dropped with the world that it is part of.
+  return end('postgres', { ...database, query: (sql) => database.query(sql), drop: () => Promise.resolve() });
+}
+
+function end(engine: EngineName, database: Database, capture?: (table: string) => Promise<void>): End {
+  const dialect = DIALECTS[engine];
+  const { name, url } = database;
+  const query = (sql: string) => database.query(sql);
+  const handle = engineOf(url).open({
+    connectionString: url,
+    database: name,
+    installation: { uid: 'test' },
+    applicationName: 'sluice tests',
+  });
+  const literal = (value: Value) =>
+    value === null ? 'NULL' : typeof value === 'number' ? String(value) : dialect.literal(value);
+  return {
+    engine,
+    name,
+    url,
+    words: dialect.words,
+    asSource: engine === 'sqlserver' ? { source_database: name, source_schema: dialect.schema } : {},
+    asDestination: { dest_database: name, ...(dialect.schema === '' ? {} : { dest_schema: dialect.schema }) },
+    home: dialect.home,
+    emptying: dialect.emptying,
+    query,
+    transaction: async (...statements) => void (await query([dialect.begin, ...statements, 'COMMIT'].join('; '))),
+    insert: async (table, columns, rows) => {
+      for (let at = 0; at < rows.length; at += 500) {
+        const lines = rows.slice(at, at + 500).map((row) => `(${row.map(literal).join(', ')})`);
+        await query(`INSERT INTO ${table} (${columns.join(', ')}) VALUES ${lines.join(', ')}`);
+      }
+    },
+    capture: (table) => capture?.(table) ?? Promise.resolve(),
+    rows: (table) => linesOf(handle, dialect.schema, table),
+    drop: async () => {
+      await handle.close();
+      await database.drop();
+    },
+  };
+}
+
+/** By the engine's own reading, which test/engines/<engine> and test/values hold to what the server prints. */
+async function linesOf(
+  handle: EngineDatabase,
+  schema: string,
+  table: string,
+): Promise<{ columns: string[]; rows: string[] }> {
+  const { snapshot } = handle;
+  const [described] = await handle.catalog.describe([{ schema, table }]);
+  if (!described || !snapshot) throw new Error(`${table} is not there`);
+  const columns = described.columns.map((column) => column.name);
+  const isBytes = described.columns.map((column) => column.type.kind === 'bytes');
+  const plan = await snapshot.planChunks(described, { targetBytes: 1 << 24 });
+  const rows: string[] = [];
+  for (const chunk of plan.chunks) {
+    const stream = await snapshot.readChunk(described, plan.layout, chunk, columns, 'cells');
+    if (!('batches' in stream)) throw new Error('no cells');
+    for await (const batch of stream.batches)
+      for (let row = 0; row < batch.rows; row++) {
+        const cells = batch.cells.slice(row * columns.length, (row + 1) * columns.length);
+        const text = cells.map((cell, i) =>
+          cell instanceof Uint8Array ? Buffer.from(cell).toString(isBytes[i] ? 'hex' : 'utf8') : cell,
+        );
+        rows.push(JSON.stringify(text));
+      }
+  }
+  return { columns, rows: rows.sort() };
+}
