@@ -18,8 +18,12 @@ import { schemaFile, TABLES, type ControlServer } from './server.ts';
 export type { ControlServer, ControlSession, ControlTestDatabase } from './server.ts';
 
 /** Runs a suite on each server. */
-export function onControlServers(title: string, suite: (server: ControlServer) => void): void {
-  for (const server of [POSTGRES, SQLSERVER, MYSQL]) {
+export function onControlServers(
+  title: string,
+  suite: (server: ControlServer) => void,
+  servers: readonly ControlServer[] = [POSTGRES, SQLSERVER, MYSQL],
+): void {
+  for (const server of servers) {
     describe(`${title}, on ${server.name}`, () => {
       before(function () {
         return server.require(this);
