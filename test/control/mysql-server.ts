@@ -1,6 +1,7 @@
 /** MySQL or MariaDB as a server of control databases: see server.ts. */
 import mysql from 'mysql2/promise';
-import { createMysqlDatabase, requireMysql, type MysqlUnderTest } from '../support/mysql.ts';
+import { createMysqlDatabase, requireMysql } from '../support/mysql.ts';
+import type { MysqlUnderTest } from '../support/mysql-servers.ts';
 import { schemaFile, TABLES, type ControlServer, type ControlSession } from './server.ts';
 
 let found: MysqlUnderTest | null = null;

@@ -6,7 +6,8 @@ import { expect } from 'chai';
 import { startProxy, type Proxy } from '../control/proxy.ts';
 import { sluice } from '../cli/support.ts';
 import { ChildService } from '../support/child-service.ts';
-import { createMysqlDatabase, requireMysql, type MysqlTestDatabase, type MysqlUnderTest } from '../support/mysql.ts';
+import { createMysqlDatabase, requireMysql, type MysqlTestDatabase } from '../support/mysql.ts';
+import type { MysqlUnderTest } from '../support/mysql-servers.ts';
 import { createDatabase, type TestDatabase } from '../support/postgres.ts';
 import { eventually } from '../support/service.ts';
 
