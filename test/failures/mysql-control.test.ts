@@ -1,13 +1,8 @@
 /** The server of control database and destination in trouble: killed, and set up so that it cannot be written to. */
 import { expect } from 'chai';
 import { ControlDatabase } from '../../src/control/index.ts';
-import {
-  createMysqlDatabase,
-  requireMysql,
-  startMariaDb,
-  type MysqlTestDatabase,
-  type PrivateMariaDb,
-} from '../support/mysql.ts';
+import { createMysqlDatabase, type MysqlTestDatabase } from '../support/mysql.ts';
+import { isMariaDbInstalled, startMariaDb, type PrivateServer } from '../support/mysql-servers.ts';
 import { createDatabase, type TestDatabase } from '../support/postgres.ts';
 import { eventually, startService, type TestService } from '../support/service.ts';
 import { skip } from '../support/skip.ts';
@@ -18,13 +13,13 @@ const DURABLE = { 'innodb-flush-log-at-trx-commit': '1', 'sync-binlog': '1' };
 
 describe('a control database on a MariaDB in trouble', function () {
   this.timeout(120_000);
-  let server: PrivateMariaDb;
+  let server: PrivateServer;
   let source: TestDatabase;
   let control: MysqlTestDatabase;
   let destination: MysqlTestDatabase;
   let service: TestService | null = null;
   before(async function () {
-    if (!(await requireMysql(this)).isMariaDb) skip(this, 'there is no MariaDB to start one of its own');
+    if (!isMariaDbInstalled()) skip(this, 'there is no mariadbd to start one of its own');
     this.timeout(120_000);
     server = await startMariaDb(DURABLE);
     [source, control, destination] = await Promise.all([
@@ -87,6 +82,7 @@ describe('a control database on a MariaDB in trouble', function () {
       const sessions = await control.query(
         `SELECT ID AS id FROM information_schema.PROCESSLIST WHERE USER = 'root' AND ID <> CONNECTION_ID() AND COMMAND <> 'Daemon'`,
       );
+      expect(sessions).not.to.deep.equal([]);
       for (const { id } of sessions) await control.query(`KILL ${String(id)}`).catch(() => undefined);
     }
     await equal();
