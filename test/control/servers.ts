@@ -12,14 +12,18 @@ import {
   type SqlServerTestDatabase,
   type SqlServerUnderTest,
 } from '../support/sqlserver.ts';
-import { MYSQL } from './mysql-server.ts';
+import { MARIADB, MYSQL } from './mysql-server.ts';
 import { schemaFile, TABLES, type ControlServer } from './server.ts';
 
 export type { ControlServer, ControlSession, ControlTestDatabase } from './server.ts';
 
 /** Runs a suite on each server. */
-export function onControlServers(title: string, suite: (server: ControlServer) => void): void {
-  for (const server of [POSTGRES, SQLSERVER, MYSQL]) {
+export function onControlServers(
+  title: string,
+  suite: (server: ControlServer) => void,
+  servers: readonly ControlServer[] = [POSTGRES, SQLSERVER, MARIADB, MYSQL],
+): void {
+  for (const server of servers) {
     describe(`${title}, on ${server.name}`, () => {
       before(function () {
         return server.require(this);

@@ -6,10 +6,35 @@ import type { Socket } from 'node:net';
 import { SluiceError } from '../../model/errors.ts';
 import type { Session } from './connection.ts';
 import { classify } from './errors.ts';
+import type { GtidSet } from './gtid-set.ts';
 
 const COM_BINLOG_DUMP = 0x12;
+const COM_BINLOG_DUMP_GTID = 0x1e;
 const ERR = 0xff;
 const EOF = 0xfe;
+
+/** Of a packet: three bytes of length and a number. */
+const HEADER_BYTES = 4;
+
+/** Asks for the log from a place on. */
+export function dumpCommand(place: { readonly file: string; readonly offset: number }, slaveId: number): Buffer {
+  const command = Buffer.alloc(11);
+  command[0] = COM_BINLOG_DUMP;
+  command.writeUInt32LE(place.offset, 1);
+  command.writeUInt32LE(slaveId, 7);
+  return Buffer.concat([command, Buffer.from(place.file, 'utf8')]);
+}
+
+/** Asks MySQL for every transaction that is not of the set (COM_BINLOG_DUMP_GTID: flags, id, no file, its beginning, the set). */
+export function dumpGtidCommand(has: GtidSet, slaveId: number): Buffer {
+  const set = has.encode();
+  const command = Buffer.alloc(23);
+  command[0] = COM_BINLOG_DUMP_GTID;
+  command.writeUInt32LE(slaveId, 3);
+  command.writeBigUInt64LE(4n, 11);
+  command.writeUInt32LE(set.length, 19);
+  return Buffer.concat([command, set]);
+}
 
 interface Packet {
   readonly buffer: Buffer;
@@ -45,16 +70,10 @@ export class BinlogConnection {
     this.#maxBytes = maxBytes;
   }
 
-  /** Asks for the log from a place on. The server answers with events, or with an error that the first `next` throws. */
-  start(place: { readonly file: string; readonly offset: number }, slaveId: number): void {
+  /** Sends a command that asks for the log. The server answers with events, or with an error that the first `take` throws. */
+  start(command: Buffer): void {
     const driver = this.session.driver as unknown as DriverConnection;
-    const file = Buffer.from(place.file, 'utf8');
-    const packet = Buffer.alloc(4 + 11 + file.length);
-    packet[4] = COM_BINLOG_DUMP;
-    packet.writeUInt32LE(place.offset, 5);
-    packet.writeUInt16LE(0, 9);
-    packet.writeUInt32LE(slaveId, 11);
-    file.copy(packet, 15);
+    const packet = Buffer.concat([Buffer.alloc(HEADER_BYTES), command]);
     this.session.onEnd(() => this.#fail(this.session.failure(this.#doing, this.session.lost)));
     driver.addCommand({
       onResult: (error: unknown) => this.#fail(this.session.failure(this.#doing, error)),
@@ -65,7 +84,7 @@ export class BinlogConnection {
           buffer: packet,
           length: () => packet.length,
           writeHeader: (sequence: number) => {
-            packet.writeUIntLE(packet.length - 4, 0, 3);
+            packet.writeUIntLE(command.length, 0, 3);
             packet[3] = sequence;
           },
         });

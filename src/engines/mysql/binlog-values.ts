@@ -2,6 +2,8 @@
 import { SluiceError } from '../../model/errors.ts';
 import type { ChangeCell } from '../../model/changes.ts';
 import { float32Text, float64Text } from '../float-text.ts';
+import { binaryDecimal } from './binlog-decimal.ts';
+import { jsonText } from './binlog-json.ts';
 import { bitsText, wellKnownBinary, withoutFractionZeros } from './cells.ts';
 
 /** A column as the table map event describes it. */
@@ -41,6 +43,7 @@ const TYPE = {
   timestamp2: 17,
   datetime2: 18,
   time2: 19,
+  vector: 242,
   json: 245,
   newdecimal: 246,
   enum: 247,
@@ -81,6 +84,7 @@ export function metadataLength(type: number): 0 | 1 | 2 {
     case TYPE.float:
     case TYPE.double:
     case TYPE.blob:
+    case TYPE.vector:
     case TYPE.json:
     case TYPE.geometry:
     case TYPE.timestamp2:
@@ -182,12 +186,8 @@ export function valueReader(column: LogColumn): ValueReader {
       return text(column, () => meta);
     case TYPE.geometry:
       return (c) => wellKnownBinary(lengthPrefixed(c, meta));
-    // MySQL's parsed form: its text is the server's to write, so the value is fetched from the row.
     case TYPE.json:
-      return (c) => {
-        lengthPrefixed(c, meta);
-        return undefined;
-      };
+      return (c) => jsonText(lengthPrefixed(c, meta));
     default:
       throw new SluiceError(
         'CAPABILITY_MISSING',
@@ -253,40 +253,9 @@ function time2(precision: number): ValueReader {
   };
 }
 
-/** Bytes that hold so many decimal digits. */
-const DIGIT_BYTES = [0, 1, 1, 2, 2, 3, 3, 4, 4, 4] as const;
-
-/** Groups of nine digits in four bytes, big-endian; the first bit is set for positive numbers, negative ones are inverted. */
 function decimal(precision: number, scale: number): ValueReader {
-  const whole = precision - scale;
-  const groups = [...sizes(whole).reverse(), ...sizes(scale)];
-  const wholeGroups = sizes(whole).length;
-  const total = groups.reduce((sum, size) => sum + (DIGIT_BYTES[size] ?? 0), 0);
-  return (c) => {
-    const start = skip(c, total);
-    const bytes = Buffer.from(c.buffer.subarray(start, start + total));
-    const isNegative = ((bytes[0] ?? 0) & 0x80) === 0;
-    bytes[0] = (bytes[0] ?? 0) ^ 0x80;
-    if (isNegative) for (let i = 0; i < total; i++) bytes[i] = ~(bytes[i] ?? 0) & 0xff;
-    let before = '';
-    let behind = '';
-    let at = 0;
-    groups.forEach((size, i) => {
-      const width = DIGIT_BYTES[size] ?? 0;
-      const part = digits(width === 0 ? 0 : bytes.readUIntBE(at, width), size);
-      at += width;
-      if (i < wholeGroups) before += part;
-      else behind += part;
-    });
-    const text = `${before.replace(/^0+(?=\d)/, '') || '0'}${scale > 0 ? `.${behind}` : ''}`;
-    return isNegative && /[1-9]/.test(text) ? `-${text}` : text;
-  };
-}
-
-/** Nine at a time, then the rest (nearest to the decimal point come the full groups). */
-function sizes(count: number): number[] {
-  const full = Array<number>(Math.floor(count / 9)).fill(9);
-  return count % 9 === 0 ? full : [...full, count % 9];
+  const read = binaryDecimal(precision, scale);
+  return (c) => read(c.buffer, skip(c, read.bytes));
 }
 
 /** The length of a CHAR or BINARY in bytes: its upper bits hide, inverted, in the byte of the type (field.h, Field_string). */

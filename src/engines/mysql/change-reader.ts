@@ -5,7 +5,14 @@ import type { Position } from '../../model/position.ts';
 import type { ChangeReader, ReadOptions } from '../contract.ts';
 import type { BinlogConnection } from './binlog-connection.ts';
 import { Step, type BinlogDecoder } from './binlog-decoder.ts';
-import { compareLogPlaces, formatPosition, parsePosition, type LogPlace, type Place } from './position.ts';
+import {
+  compareLogPlaces,
+  comparePlaces,
+  formatPosition,
+  parsePosition,
+  type LogPlace,
+  type Place,
+} from './position.ts';
 
 /** How often what depends on time is looked at, at least, ms. */
 const TICK_MS = 100;
@@ -27,6 +34,8 @@ export class MysqlChangeReader implements ChangeReader {
   readonly #breaks: Place[];
   /** An event that begins behind a break waits until what was before it is handed out. */
   #held: Buffer | null = null;
+  /** Of a compressed transaction. */
+  #expanded: Iterator<Buffer> | null = null;
   /** End of the last piece; what was asked for to begin with. */
   #made: LogPlace;
   /** A source that stands still is told once to have nothing more. */
@@ -41,8 +50,8 @@ export class MysqlChangeReader implements ChangeReader {
     this.#made = from;
     this.#breaks = (options.breakAt ?? [])
       .flatMap((position) => parsePosition(position) ?? [])
-      .filter((place) => compareLogPlaces(place, from) > 0)
-      .sort(compareLogPlaces);
+      .filter((place) => comparePlaces(place, { ...from, gtids: setup.decoder.gtids.toString() }) > 0)
+      .sort(comparePlaces);
     this.pieces = { [Symbol.asyncIterator]: () => ({ next: () => this.#next() }) };
   }
 
@@ -76,8 +85,7 @@ export class MysqlChangeReader implements ChangeReader {
     const { connection, decoder } = this.#setup;
     for (;;) {
       if (this.#isStopped) return null;
-      const event = this.#held ?? connection.take();
-      this.#held = null;
+      const event = this.#event();
       if (event === null) {
         const ready = this.#waiting();
         if (ready) return ready;
@@ -89,6 +97,11 @@ export class MysqlChangeReader implements ChangeReader {
         this.#held = event;
         return this.#cut(decoder.place);
       }
+      const expanded = decoder.expand(event);
+      if (expanded) {
+        this.#expanded = expanded;
+        continue;
+      }
       const step = await decoder.decode(event);
       // What was committed before is applied by the columns that it was made with.
       if (step === Step.Statement && decoder.changes > 0) return this.#cut(decoder.place);
@@ -97,12 +110,23 @@ export class MysqlChangeReader implements ChangeReader {
     }
   }
 
+  #event(): Buffer | null {
+    const held = this.#held;
+    this.#held = null;
+    if (held) return held;
+    const next = this.#expanded?.next();
+    if (next && !next.done) return next.value;
+    this.#expanded = null;
+    return this.#setup.connection.take();
+  }
+
   /** Has the decoder come to a place that a group stands at? */
   #isBreak(): boolean {
     const [next] = this.#breaks;
-    if (next === undefined || compareLogPlaces(next, this.#setup.decoder.place) > 0) return false;
+    const { place, gtids } = this.#setup.decoder;
+    if (next === undefined || comparePlaces(next, { ...place, gtids: gtids.toString() }) > 0) return false;
     this.#breaks.shift();
-    return compareLogPlaces(this.#made, this.#setup.decoder.place) < 0;
+    return compareLogPlaces(this.#made, place) < 0;
   }
 
   /** What can be handed out while nothing more is here. */

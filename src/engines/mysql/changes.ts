@@ -1,19 +1,20 @@
 /**
- * The change stream of a database of MariaDB: the server's binary log, of which the changes of this database are handed out. Nothing is made
+ * The change stream of a database: the server's binary log, of which the changes of this database are handed out. Nothing is made
  * at the source, and nothing is acknowledged to it: what it still has is checked on every start (invariant 5).
  */
-import { hasCode, SluiceError } from '../../model/errors.ts';
+import { SluiceError } from '../../model/errors.ts';
 import type { Position, PositionOrder } from '../../model/position.ts';
 import { displayName, type Table, type TableName } from '../../model/tables.ts';
 import type { ChangeSource, ReadOptions, SourceObject, StreamHealth } from '../contract.ts';
-import { BinlogConnection } from './binlog-connection.ts';
+import { gap, type Start } from './binary-log.ts';
+import { BinlogConnection, dumpCommand, dumpGtidCommand } from './binlog-connection.ts';
 import { BinlogDecoder } from './binlog-decoder.ts';
 import { describeTables } from './catalog.ts';
 import { MysqlChangeReader } from './change-reader.ts';
 import type { Connection, Session } from './connection.ts';
+import { binaryLogOf } from './log-of-server.ts';
 import { logSettings } from './log-settings.ts';
-import { comparePositions, formatPosition, parsePosition, type LogPlace, type Place } from './position.ts';
-import { snapshotPlace, waitForSnapshot } from './snapshot-place.ts';
+import { comparePositions, formatPosition, parsePosition } from './position.ts';
 import { parseNativeType } from './types.ts';
 
 /** The server sends a heartbeat when it has nothing else, ms. */
@@ -46,11 +47,8 @@ export class MysqlChanges implements ChangeSource {
   async prepare(): Promise<{ start: Position; floor: Position | null; created: boolean; objects: SourceObject[] }> {
     const start = await this.#connection.use(async (session) => {
       await this.#check(session);
-      const server = await serverOf(session);
-      const place = await snapshotPlace(session);
-      const gtids = await gtidsAt(session, place);
-      if (gtids === null) throw new SluiceError('INTERNAL', 'the server does not know its own log’s end');
-      return formatPosition({ server, ...place, gtids });
+      const log = binaryLogOf(session);
+      return formatPosition(await log.visiblePlace(session, await log.identity(session)));
     });
     return { start, floor: null, created: false, objects: [] };
   }
@@ -66,18 +64,17 @@ export class MysqlChanges implements ChangeSource {
       await this.#connection.query('end the reader', `KILL CONNECTION ${id}`).catch(() => undefined);
     };
     try {
-      const server = await serverOf(session);
+      const log = binaryLogOf(session);
+      const server = await log.identity(session);
       if (server !== place.server) throw gap('the source is another server than the one it was');
       await this.#check(session);
-      const start = await this.#find(session, place);
-      const decoder = await this.#decoder(session, start, place.gtids);
-      await session.run('set up the reader of the binary log', [
-        `SET @master_binlog_checksum = @@global.binlog_checksum, @mariadb_slave_capability = 4, @master_heartbeat_period = ${HEARTBEAT_MS * 1_000_000}`,
-      ]);
+      const start = await log.find(session, place);
+      const decoder = await this.#decoder(session, start);
+      await session.run('set up the reader of the binary log', log.setUp(HEARTBEAT_MS));
       const connection = new BinlogConnection(session, 'read the binary log', options.maxBytes);
-      connection.start(start, slaveId());
+      connection.start(start.by === null ? dumpCommand(start.place, slaveId()) : dumpGtidCommand(start.by, slaveId()));
       const setup = { connection, decoder, server, silenceMs: SILENCE_MS, release };
-      return new MysqlChangeReader(setup, start, options);
+      return new MysqlChangeReader(setup, start.place, options);
     } catch (error) {
       session.destroy();
       await release();
@@ -99,9 +96,7 @@ export class MysqlChanges implements ChangeSource {
       );
     }
     await this.#connection.use(async (session) => {
-      const end = await endOfLog(session);
-      await waitForSnapshot(session, end, 'include a table in the stream');
-      await session.run('include a table in the stream', ['ROLLBACK']);
+      await binaryLogOf(session).waitUntilVisible(session, 'include a table in the stream');
     });
     return { objects: [] };
   }
@@ -112,8 +107,8 @@ export class MysqlChanges implements ChangeSource {
 
   end(): Promise<Position> {
     return this.#connection.use(async (session) => {
-      const server = await serverOf(session);
-      return formatPosition({ server, ...(await endOfLog(session)), gtids: '' });
+      const log = binaryLogOf(session);
+      return formatPosition(await log.end(session, await log.identity(session)));
     });
   }
 
@@ -136,48 +131,15 @@ export class MysqlChanges implements ChangeSource {
     if (finding) throw new SluiceError(finding.code, finding.message, { hint: finding.fixSql.join(' ') });
   }
 
-  /**
-   * Where to start: the stored place, if the log up to there is the one that was stored. A file that was purged after it had been read
-   * to its end is no loss: then the next one begins with the same state (F12).
-   */
-  async #find(session: Session, place: Place): Promise<LogPlace> {
-    const gtids = await gtidsAt(session, place);
-    if (gtids === place.gtids) return place;
-    const files = (await session.query('list the binary logs', 'SHOW BINARY LOGS')).map((row) =>
-      String(row['Log_name']),
-    );
-    if (gtids === null && !files.includes(place.file)) {
-      const [first] = files;
-      if (
-        first !== undefined &&
-        (await gtidsAt(session, { file: first, offset: 4 })) === place.gtids &&
-        place.gtids !== ''
-      )
-        return { file: first, offset: 4 };
-      throw gap(
-        `binary log ${place.file} is no longer on the server: it was purged, or the server’s log was begun anew`,
-      );
-    }
-    if (gtids === null)
-      throw gap(
-        `the stored position ${place.file}:${place.offset} lies beyond the end of the source’s log: the source was restored`,
-      );
-    throw gap(
-      `at ${place.file}:${place.offset} the source’s log is another one than it was: the source was restored or replaced`,
-    );
-  }
-
-  async #decoder(session: Session, start: LogPlace, gtids: string): Promise<BinlogDecoder> {
-    const rows = await session.query(
-      'read the server’s collations',
-      'SELECT ID AS id, CHARACTER_SET_NAME AS name FROM information_schema.COLLATION_CHARACTER_SET_APPLICABILITY WHERE ID IS NOT NULL',
-    );
+  async #decoder(session: Session, { place, gtids }: Start): Promise<BinlogDecoder> {
+    const rows = await session.query('read the server’s collations', binaryLogOf(session).collationsSql);
     const [log] = await session.query('read the log’s checksums', 'SELECT @@global.binlog_checksum AS checksum');
     const charsets = new Map(rows.map((row) => [Number(row['id']), String(row['name'])]));
     const { database } = this.#connection;
     return new BinlogDecoder(
-      { ...start, gtids },
+      { ...place, gtids },
       {
+        isMariaDb: session.kind.isMariaDb,
         database: database ?? '',
         charsets,
         hasChecksums: log?.['checksum'] !== 'NONE',
@@ -189,47 +151,6 @@ export class MysqlChanges implements ChangeSource {
       },
     );
   }
-}
-
-function gap(reason: string): SluiceError {
-  return new SluiceError('GAP', reason, { hint: 'on_gap = resync copies the tables again.' });
-}
-
-async function serverOf(session: Session): Promise<string> {
-  const [row] = await session.query(
-    'identify the server',
-    'SELECT @@global.server_uid AS uid, @@global.server_id AS id',
-  );
-  return `${String(row?.['uid'])}/${String(row?.['id'])}`;
-}
-
-/** The log's GTID state at a place; null: the log has no such place. */
-async function gtidsAt(session: Session, place: LogPlace): Promise<string | null> {
-  const [row] = await session
-    .query('look a place of the binary log up', 'SELECT BINLOG_GTID_POS(?, CAST(? AS UNSIGNED)) AS gtids', [
-      place.file,
-      place.offset,
-    ])
-    .catch((error: unknown) => {
-      if (hasCode(error, 'CONNECTION_LOST')) throw error;
-      return [];
-    });
-  const gtids = row?.['gtids'];
-  return gtids === null || gtids === undefined ? null : gtids.toString().split(',').sort(byDomain).join(',');
-}
-
-function byDomain(a: string, b: string): number {
-  return Number(a.split('-')[0]) - Number(b.split('-')[0]);
-}
-
-/** The written end of the log: at or behind everything that is visible. */
-async function endOfLog(session: Session): Promise<LogPlace> {
-  const [row] = await session.query('find the end of the binary log', 'SHOW MASTER STATUS');
-  if (!row)
-    throw new SluiceError('CDC_NOT_READY', 'the source writes no binary log', {
-      hint: 'Start the server with log_bin.',
-    });
-  return { file: String(row['File']), offset: Number(row['Position']) };
 }
 
 /** Each reader announces another replica: two of one number would end each other. */

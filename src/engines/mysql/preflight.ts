@@ -5,15 +5,20 @@ import { displayName, type TableName } from '../../model/tables.ts';
 import type { Preflight } from '../contract.ts';
 import { describeTables } from './catalog.ts';
 import type { Connection, Session } from './connection.ts';
-import { logSettings } from './log-settings.ts';
+import { loginOf, logSettings } from './log-settings.ts';
 import { quoteIdentifier, quoteTable } from './sql.ts';
 import { writeSettings } from './write-settings.ts';
 
 /** Each right that reading the log needs, and what it may be called (GRANT statements print it so). */
-const RIGHTS: readonly { readonly names: RegExp; readonly grant: string }[] = [
-  { names: /\b(REPLICATION SLAVE|REPLICATION REPLICA|ALL PRIVILEGES)\b/, grant: 'REPLICATION SLAVE' },
-  { names: /\b(BINLOG MONITOR|REPLICATION CLIENT|SUPER|ALL PRIVILEGES)\b/, grant: 'BINLOG MONITOR' },
-];
+function rightsOf(session: Session): readonly { readonly names: RegExp; readonly grant: string }[] {
+  return [
+    { names: /\b(REPLICATION SLAVE|REPLICATION REPLICA|ALL PRIVILEGES)\b/, grant: 'REPLICATION SLAVE' },
+    {
+      names: /\b(BINLOG MONITOR|REPLICATION CLIENT|SUPER|ALL PRIVILEGES)\b/,
+      grant: session.kind.isMariaDb ? 'BINLOG MONITOR' : 'REPLICATION CLIENT',
+    },
+  ];
+}
 
 export class MysqlPreflight implements Preflight {
   readonly #connection: Connection;
@@ -83,14 +88,15 @@ export class MysqlPreflight implements Preflight {
   async #rights(session: Session): Promise<Finding[]> {
     const rows = await session.query('read the login’s rights', 'SHOW GRANTS FOR CURRENT_USER');
     const grants = rows.flatMap((row) => Object.values(row).map(String)).filter((grant) => / ON \*\.\* /.test(grant));
-    const [who] = await session.query('ask who we are', 'SELECT CURRENT_USER() AS login');
-    const login = String(who?.['login']).replace(/^(.*)@(.*)$/, "'$1'@'$2'");
-    return RIGHTS.filter(({ names }) => !grants.some((grant) => names.test(grant))).map(({ grant }) => ({
-      code: 'PERMISSION_DENIED',
-      severity: 'error',
-      message: `the login lacks ${grant}, which reading the binary log needs`,
-      fixSql: [`GRANT ${grant} ON *.* TO ${login};`],
-    }));
+    const login = await loginOf(session);
+    return rightsOf(session)
+      .filter(({ names }) => !grants.some((grant) => names.test(grant)))
+      .map(({ grant }) => ({
+        code: 'PERMISSION_DENIED',
+        severity: 'error',
+        message: `the login lacks ${grant}, which reading the binary log needs`,
+        fixSql: [`GRANT ${grant} ON *.* TO ${login};`],
+      }));
   }
 
   /** InnoDB changes the child rows of a cascade by itself, and the log does not hold them. information_schema hides the rules from a login that may only read. */

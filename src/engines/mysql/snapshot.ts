@@ -10,8 +10,7 @@ import { atSource, columnsOf } from '../source-table.ts';
 import { describeTables } from './catalog.ts';
 import type { Connection, Session } from './connection.ts';
 import { fetchByKey } from './fetch.ts';
-import { compareLogPlaces, type LogPlace } from './position.ts';
-import { waitForSnapshot } from './snapshot-place.ts';
+import { binaryLogOf } from './log-of-server.ts';
 import { bindBounds, boundsCondition, forceIndex, layoutOf, planRanges, readBounds, type Bounds } from './ranges.ts';
 import { readColumns, readRows } from './rows.ts';
 import { quoteIdentifier, quoteTable } from './sql.ts';
@@ -156,7 +155,7 @@ export class MysqlSnapshot implements SnapshotSource {
     }
   }
 
-  /** `visibility`: places in the binary log at which the transactions began. */
+  /** `visibility`: tokens of the decoder. */
   async fetchRows(
     table: Table,
     columns: readonly string[],
@@ -168,10 +167,8 @@ export class MysqlSnapshot implements SnapshotSource {
     const doing = `fetch rows of ${displayName(table.name)} by key`;
     return this.#connection
       .use(async (session) => {
-        const begun = latest(visibility);
-        if (begun === null) return fetchByKey(session, request);
-        // A snapshot behind its beginning is behind all of it: places of snapshots lie between transactions.
-        await waitForSnapshot(session, { file: begun.file, offset: begun.offset + 1 }, doing);
+        if (visibility.length === 0) return fetchByKey(session, request);
+        await binaryLogOf(session).beginBehind(session, visibility, doing);
         const batch = await fetchByKey(session, request);
         await session.run(doing, ['COMMIT']);
         return batch;
@@ -180,16 +177,6 @@ export class MysqlSnapshot implements SnapshotSource {
         throw atSource(error, table);
       });
   }
-}
-
-function latest(visibility: readonly string[]): LogPlace | null {
-  let last: LogPlace | null = null;
-  for (const token of visibility) {
-    const colon = token.lastIndexOf(':');
-    const place = { file: token.slice(0, colon), offset: Number(token.slice(colon + 1)) };
-    if (last === null || compareLogPlaces(place, last) > 0) last = place;
-  }
-  return last;
 }
 
 function selectSql(table: Table, columns: readonly Column[], bounds: Bounds): string {

@@ -17,13 +17,8 @@ import type { Cell } from '../../../src/model/changes.ts';
 import { SluiceError } from '../../../src/model/errors.ts';
 import type { Position } from '../../../src/model/position.ts';
 import { ITEM_COLUMNS, ITEM_ROUTE, itemsTable } from '../../contract/engine-under-test.ts';
-import {
-  createMysqlDatabase,
-  requireMysql,
-  startMariaDb,
-  type MysqlTestDatabase,
-  type MysqlUnderTest,
-} from '../../support/mysql.ts';
+import { createMysqlDatabase, requireMysql, type MysqlTestDatabase } from '../../support/mysql.ts';
+import { startMariaDb, type MysqlUnderTest } from '../../support/mysql-servers.ts';
 
 const STREAM = 'test/1/db';
 const MAPPING = '00000000-0000-4000-8000-000000000009';

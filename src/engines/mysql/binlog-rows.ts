@@ -1,0 +1,201 @@
+/** Rows events to changes of tables. Each table map event describes its own columns: no schema is remembered. */
+import {
+  emptyTableChanges,
+  Op,
+  type ChangeCell,
+  type ChangeRelation,
+  type TableCaptures,
+  type TableChanges,
+} from '../../model/changes.ts';
+import { SluiceError, toSluiceError } from '../../model/errors.ts';
+import {
+  HEADER_BYTES,
+  lengthEncoded,
+  malformed,
+  readTableMap,
+  readTableName,
+  tableIdOf,
+  uncompress,
+  type RowsEvent,
+} from './binlog-events.ts';
+import { valueReader, type Cursor, type ValueReader } from './binlog-values.ts';
+import { tableId } from './catalog.ts';
+
+/** Approximate memory of a cell besides its text. */
+const CELL_BYTES = 48;
+/** No key column is longer (InnoDB's limit in bytes): a longer value of an old row is not needed. */
+const MAX_KEY_BYTES = 3072;
+
+interface Followed {
+  readonly relation: ChangeRelation;
+  readonly readers: readonly ValueReader[];
+}
+
+export interface RowOptions {
+  /** Tables of this database only. */
+  readonly database: string;
+  readonly charsets: ReadonlyMap<number, string>;
+  /** Columns of a table as it is now, for a TRUNCATE of one that no event has described yet; null: it is gone. */
+  readonly columnsOf: (table: string) => Promise<readonly string[] | null>;
+}
+
+export class RowDecoder {
+  readonly #options: RowOptions;
+  /** By the event's table id; null: of another database, or one that cannot be read. */
+  readonly #tables = new Map<number, Followed | null>();
+  readonly #byName = new Map<string, Followed>();
+  #open = new Map<Followed, TableChanges>();
+  /** Tables whose rows could not be read, since the last complete piece. */
+  #unread = new Map<string, SluiceError>();
+  /** … and by the table id of those that were described. */
+  readonly #unreadable = new Map<number, { table: string; why: SluiceError }>();
+  #sawAbsent = false;
+
+  tables: TableChanges[] = [];
+  bytes = 0;
+  changes = 0;
+
+  constructor(options: RowOptions) {
+    this.#options = options;
+  }
+
+  /** Everything since the last call. */
+  take(): { tables: TableChanges[]; bytes: number; changes: number } {
+    const { tables, bytes, changes } = this;
+    this.tables = [];
+    this.#open = new Map();
+    this.bytes = this.changes = 0;
+    return { tables, bytes, changes };
+  }
+
+  /** What was not read since the last call; undefined: nothing. (invariant 8: its mappings stop alone.) */
+  takeUnread(): TableCaptures | undefined {
+    if (this.#unread.size === 0) return undefined;
+    const unread = this.#unread;
+    this.#unread = new Map();
+    return { gap: ({ table }) => unread.get(table) ?? null, successor: () => null };
+  }
+
+  /** Table ids are of one file, and of one transaction at least. */
+  forgetTables(): void {
+    this.#tables.clear();
+    this.#unreadable.clear();
+  }
+
+  describe(event: Buffer): void {
+    const id = tableIdOf(event);
+    if (this.#tables.has(id)) return;
+    if (readTableName(event).schema !== this.#options.database) {
+      this.#tables.set(id, null);
+      return;
+    }
+    const { table, columns } = readTableMap(event, this.#options.charsets);
+    if (columns === null)
+      throw new SluiceError('CDC_NOT_READY', `the binary log does not describe the columns of ${table}`, {
+        hint: 'SET GLOBAL binlog_row_metadata = FULL; and write it into the server’s configuration.',
+      });
+    const names = columns.map((column) => column.name);
+    let readers: readonly ValueReader[];
+    try {
+      readers = columns.map(valueReader);
+    } catch (error) {
+      this.#tables.set(id, null);
+      this.#unreadable.set(id, { table, why: toSluiceError(error) });
+      return;
+    }
+    const known = this.#byName.get(table);
+    // The same columns are the same relation, though labels and types may have changed.
+    const isSame = known !== undefined && JSON.stringify(known.relation.columns) === JSON.stringify(names);
+    const kept: Followed = { relation: isSame ? known.relation : this.#relation(table, names), readers };
+    const open = known === undefined ? undefined : this.#open.get(known);
+    if (isSame && open) this.#open.set(kept, open);
+    this.#byName.set(table, kept);
+    this.#tables.set(id, kept);
+  }
+
+  /** `token`: of the transaction. */
+  rows(event: Buffer, { kind, version, compressed }: RowsEvent, token: string | null): void {
+    const id = tableIdOf(event);
+    const followed = this.#tables.get(id);
+    if (followed === null) {
+      const unreadable = this.#unreadable.get(id);
+      if (unreadable) this.#unread.set(unreadable.table, unreadable.why);
+      return;
+    }
+    if (followed === undefined) throw malformed('rows of a table that was not described');
+    let at = HEADER_BYTES + 8;
+    if (version === 2) at += event.readUInt16LE(at);
+    const count = lengthEncoded(event, at);
+    const bitmap = (count.value + 7) >> 3;
+    const images = kind === 'update' ? 2 : 1;
+    for (let i = 0; i < images * bitmap; i++) {
+      const bits = Math.min(8, count.value - (i % bitmap) * 8);
+      if (((event[count.next + i] ?? 0) & ((1 << bits) - 1)) !== (1 << bits) - 1)
+        throw new SluiceError(
+          'CDC_NOT_READY',
+          `the binary log does not hold whole rows of ${followed.relation.name.table}`,
+          { hint: 'SET GLOBAL binlog_row_image = FULL; sessions that have set it otherwise must be reopened.' },
+        );
+    }
+    const data = event.subarray(count.next + images * bitmap);
+    const cursor = { buffer: compressed ? uncompress(data) : data, at: 0 };
+    const changes = this.#changesOf(followed);
+    if (token !== null && changes.visibility.at(-1) !== token) changes.visibility.push(token);
+    const start = changes.cells.length;
+    while (cursor.at < cursor.buffer.length) {
+      const before = kind === 'insert' ? -1 : this.#row(cursor, followed.readers, changes.cells, true);
+      const after = kind === 'delete' ? -1 : this.#row(cursor, followed.readers, changes.cells, false);
+      changes.ops.push(kind === 'insert' ? Op.Insert : kind === 'update' ? Op.Update : Op.Delete);
+      changes.before.push(before);
+      changes.after.push(after);
+      this.changes++;
+    }
+    changes.hasAbsent ||= this.#sawAbsent;
+    this.#sawAbsent = false;
+    this.bytes += cursor.buffer.length + (changes.cells.length - start) * CELL_BYTES;
+  }
+
+  async truncate(table: string): Promise<void> {
+    let followed = this.#byName.get(table);
+    if (!followed) {
+      const columns = await this.#options.columnsOf(table);
+      if (columns === null) return;
+      followed = { relation: this.#relation(table, columns), readers: [] };
+    }
+    const changes = this.#changesOf(followed);
+    changes.ops.push(Op.Truncate);
+    changes.before.push(-1);
+    changes.after.push(-1);
+    this.changes++;
+    this.bytes += CELL_BYTES;
+  }
+
+  #relation(table: string, columns: readonly string[]): ChangeRelation {
+    const { database } = this.#options;
+    const columnTypes = columns.map(() => '');
+    return { name: { schema: '', table }, id: tableId(database, table), columns, columnTypes };
+  }
+
+  #changesOf(followed: Followed): TableChanges {
+    const open = this.#open.get(followed);
+    if (open) return open;
+    const made = emptyTableChanges(followed.relation);
+    this.tables.push(made);
+    this.#open.set(followed, made);
+    return made;
+  }
+
+  /** Reads one row image; returns where its first cell is. */
+  #row(cursor: Cursor, readers: readonly ValueReader[], cells: ChangeCell[], isOld: boolean): number {
+    const first = cells.length;
+    const nulls = cursor.at;
+    cursor.at += (readers.length + 7) >> 3;
+    for (let i = 0; i < readers.length; i++) {
+      const isNull = (((cursor.buffer[nulls + (i >> 3)] ?? 0) >> (i & 7)) & 1) === 1;
+      const cell = isNull ? null : readers[i]?.(cursor);
+      if (cell === undefined && !isOld) this.#sawAbsent = true;
+      cells.push(isOld && cell != null && cell.length > MAX_KEY_BYTES ? undefined : cell);
+    }
+    return first;
+  }
+}
