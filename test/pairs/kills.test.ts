@@ -9,8 +9,12 @@ import { skip } from '../support/skip.ts';
 /** Each with how often it is passed before the kill, so that different pairs are hit; all nine share the process. */
 const KILLS: readonly (readonly [Failpoint, number])[] = [
   ['copy.chunk-loaded', 4],
-  ['copy.swapped', 3],
-  ['stream.before-commit', 4],
+  ...(process.env['SLUICE_TEST_LONG']
+    ? ([
+        ['copy.swapped', 3],
+        ['stream.before-commit', 4],
+      ] as const)
+    : []),
   ['stream.after-commit', 5],
 ];
 const PATIENCE_S = 60;
