@@ -12,7 +12,7 @@ import {
   type SqlServerTestDatabase,
   type SqlServerUnderTest,
 } from '../support/sqlserver.ts';
-import { MYSQL } from './mysql-server.ts';
+import { MARIADB, MYSQL } from './mysql-server.ts';
 import { schemaFile, TABLES, type ControlServer } from './server.ts';
 
 export type { ControlServer, ControlSession, ControlTestDatabase } from './server.ts';
@@ -21,7 +21,7 @@ export type { ControlServer, ControlSession, ControlTestDatabase } from './serve
 export function onControlServers(
   title: string,
   suite: (server: ControlServer) => void,
-  servers: readonly ControlServer[] = [POSTGRES, SQLSERVER, MYSQL],
+  servers: readonly ControlServer[] = [POSTGRES, SQLSERVER, MARIADB, MYSQL],
 ): void {
   for (const server of servers) {
     describe(`${title}, on ${server.name}`, () => {
