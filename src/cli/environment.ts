@@ -31,7 +31,7 @@ const schema = z.object({
     .string()
     .refine(
       (text) => isUrl(text) || isKeyValueString(text),
-      'must be a URL such as postgres://user@host:5432/, or server=host;user id=…;password=… for SQL Server',
+      'must be a URL such as postgres://user@host:5432/ or mysql://user@host:3306/, or server=host;user id=…;password=… for SQL Server',
     )
     .optional(),
   DEST_SERVER: z

@@ -7,7 +7,8 @@ import type { Knex } from 'knex';
 import type { SluiceError } from '../model/errors.ts';
 import type { Columns, Copy, Layout, OldTable } from './dataflow-layouts.ts';
 
-const DEADLOCK_ATTEMPTS = 5;
+/** MySQL finds more of them than others: an update locks the entries of its indexes one after the other. */
+const DEADLOCK_ATTEMPTS = 10;
 
 /** A pool or a transaction: both build queries. */
 export type Queries = Knex;

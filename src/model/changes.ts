@@ -83,6 +83,16 @@ export interface ChangePiece {
   readonly committedAt: number | null;
   /** Absent: the source has one log for all tables, which is complete or is not. */
   readonly captures?: TableCaptures;
+  /** Tables that the source changed by statements whose effect no change tells: only a copy brings it. After the changes of the piece. */
+  readonly altered?: readonly AlteredTable[];
+}
+
+export interface AlteredTable {
+  readonly schema: string;
+  /** Null: every table of the schema. */
+  readonly table: string | null;
+  /** What was done (`ALTER TABLE`), for people. */
+  readonly verb: string;
 }
 
 /**

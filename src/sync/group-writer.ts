@@ -1,6 +1,7 @@
 /** Writes the stream's pieces into one apply group: its own session, its own position, its own trouble. */
 import {
   cellAt,
+  type AlteredTable,
   type ChangePiece,
   type ChangeRelation,
   type TableCaptures,
@@ -9,7 +10,7 @@ import {
 import { failpoint } from '../model/failpoint.ts';
 import { hasCode, SluiceError, toSluiceError } from '../model/errors.ts';
 import type { Position } from '../model/position.ts';
-import type { Table } from '../model/tables.ts';
+import { displayName, type Table } from '../model/tables.ts';
 import type {
   ApplyCounts,
   Catalog,
@@ -84,6 +85,10 @@ export class GroupWriter {
   readonly #sparing = new Map<string, Sparing>();
   /** Differences between a route's columns and a relation's that were looked at, and need nothing more. */
   readonly #settled = new Set<string>();
+  /** Mappings that a copy was asked for because of a statement at the source, with the columns that their routes had then. */
+  readonly #asked = new Map<string, string>();
+  /** The last piece whose statements were told. */
+  #told: ChangePiece | null = null;
   #routes: readonly Route[] = [];
 
   constructor(options: GroupOptions) {
@@ -255,6 +260,10 @@ export class GroupWriter {
       this.#lookForDrift(routed);
       this.#watchTriggers(routed, flipped);
       add(await carry(transaction, routed, this.#sparing));
+      if (piece.altered && this.#told !== piece) {
+        await this.#tell(piece.altered, transaction.routes);
+        this.#told = piece;
+      }
       await failpoint('stream.before-commit');
       // A flag that was set is acted upon elsewhere: that must not be forgotten here.
       await transaction.commit(end, { lazily: lazily && flipped.size === 0 });
@@ -305,6 +314,20 @@ export class GroupWriter {
       const column = this.options.events.triggerColumn(mappingUid);
       if (column === null || flipped.has(mappingUid)) continue;
       if (tables.some((changes) => setsFlag(changes, column))) flipped.add(mappingUid);
+    }
+  }
+
+  /** Durably, before the position passes the statements: a crash in between tells them again. */
+  async #tell(altered: readonly AlteredTable[], routes: readonly Route[]): Promise<void> {
+    for (const route of routes) {
+      const { schema, table } = route.source;
+      const found = altered.find(
+        (each) => each.schema === schema && (each.table === null || each.table.toLowerCase() === table.toLowerCase()),
+      );
+      if (!found) continue;
+      const error = new SluiceError('SCHEMA_CHANGED', `the source ran ${found.verb} on ${displayName(route.source)}`);
+      await this.options.events.columnsChanged(route.mappingUid, { added: [], dropped: [], error });
+      this.#asked.set(route.mappingUid, JSON.stringify(route.columns));
     }
   }
 
@@ -391,7 +414,9 @@ export class GroupWriter {
       if (source !== null && (dropped.length > 0 || capture !== null))
         await this.#reshape(route, { ...change, columns: rest, added: [] }, source);
     }
-    const needsCopy = unproven.length > 0 || !isFollowed;
+    // The statement that changed the columns may have asked for it already.
+    const isAsked = this.#asked.get(route.mappingUid) === JSON.stringify(route.columns);
+    const needsCopy = (unproven.length > 0 || !isFollowed) && !isAsked;
     if (needsCopy || added.length > 0 || dropped.length > 0)
       await this.options.events.columnsChanged(route.mappingUid, {
         added: isFollowed ? added : [],

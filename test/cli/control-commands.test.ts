@@ -1,7 +1,7 @@
 import { expect } from 'chai';
 import { decryptSecret } from '../../src/control/index.ts';
 import type { ControlTestDatabase } from '../control/server.ts';
-import { MYSQL } from '../control/mysql-server.ts';
+import { MARIADB } from '../control/mysql-server.ts';
 import { onControlServers, POSTGRES } from '../control/servers.ts';
 import { sluice } from './support.ts';
 
@@ -110,5 +110,5 @@ onControlServers(
       expect((await sluice(['secret', 'encrypt'], {}, 'x')).exitCode).to.equal(3);
     });
   },
-  [POSTGRES, MYSQL],
+  [POSTGRES, MARIADB],
 );

@@ -1,15 +1,9 @@
-/** MySQL or MariaDB as a server of control databases: see server.ts. */
+/** MySQL and MariaDB as servers of control databases: see server.ts. */
+import type { Context } from 'mocha';
 import mysql from 'mysql2/promise';
-import { createMysqlDatabase, requireMysql } from '../support/mysql.ts';
+import { createMysqlDatabase, requireMysql, requireMysqlItself } from '../support/mysql.ts';
 import type { MysqlUnderTest } from '../support/mysql-servers.ts';
 import { schemaFile, TABLES, type ControlServer, type ControlSession } from './server.ts';
-
-let found: MysqlUnderTest | null = null;
-
-function server(): MysqlUnderTest {
-  if (found === null) throw new Error('the suite has not required MySQL');
-  return found;
-}
 
 /** Of the tests themselves. */
 const ours = new Set<number>();
@@ -47,8 +41,8 @@ function session(connection: mysql.Connection): ControlSession {
   };
 }
 
-async function onServer(sql: string): Promise<void> {
-  const connection = await connect(server().url);
+async function run(url: string, sql: string): Promise<void> {
+  const connection = await connect(url);
   try {
     await connection.query(sql);
   } finally {
@@ -65,73 +59,84 @@ const EMPTY = [
   'UPDATE meta SET epoch_counter = 0, schema_version = 1, min_reader_version = 1',
 ].join(';\n');
 
-export const MYSQL: ControlServer = {
-  name: 'MySQL or MariaDB',
-  require: async (context) => {
-    found = await requireMysql(context);
-  },
-  reuse: true,
-  url: () => Promise.resolve(server().url),
-  createDatabase: async () => {
-    const database = await createMysqlDatabase(server(), 'control');
-    const connections = [await connect(database.url)];
-    const [own] = connections;
-    if (!own) throw new Error('no connection');
-    return {
-      name: database.name,
-      url: database.url,
-      ...session(own),
-      connect: async () => {
-        const other = await connect(database.url);
-        connections.push(other);
-        return session(other);
-      },
-      runSchemaFile: async () => void (await own.query(schemaFile('mysql'))),
-      empty: async () => void (await own.query(EMPTY)),
-      drop: async () => {
-        for (const each of connections) each.destroy();
-        await database.drop();
-      },
-    };
-  },
-  dropDatabase: (name) => onServer(`DROP DATABASE IF EXISTS \`${name}\``),
-  createLogin: (name, password) => onServer(`CREATE USER ${name} IDENTIFIED BY '${password}'`),
-  dropLogin: (name) => onServer(`DROP USER ${name}`),
-  // Where performance_schema is off the server does not say which program a session is of.
-  endSessions: async (_application, database) => {
-    const connection = await connect(server().url);
-    try {
-      const [rows] = await connection.query<mysql.RowDataPacket[]>(
-        `SELECT ID AS id FROM information_schema.PROCESSLIST WHERE DB = '${database}'`,
-      );
-      const ids = rows.map((row) => Number(row['id'])).filter((id) => !ours.has(id));
-      for (const id of ids) await connection.query(`KILL ${id}`);
-    } finally {
-      await connection.end();
-    }
-  },
-  analyze: async (database) => {
-    const tables = [...TABLES, 'table_mappings', 'source_servers'].map((table) => `\`${database}\`.${table}`);
-    await onServer(`ANALYZE TABLE ${tables.join(', ')}`);
-  },
-  demandingTls: 'ssl-mode=VERIFY_IDENTITY',
-  time: async (database, sql) => {
-    await database.query('SET profiling = 1, profiling_history_size = 1');
-    const rows = await database.query(sql);
-    const [profile] = await database.query<{ Duration: number }>('SHOW PROFILES');
-    await database.query('SET profiling = 0');
-    return { ms: (profile?.Duration ?? Infinity) * 1000, rows: rows.length };
-  },
-  sql: {
-    now: 'UTC_TIMESTAMP(3)',
-    shift: (expression, seconds) => `${expression} + INTERVAL (${seconds}) SECOND`,
-    secondsUntil: (expression) => `TIMESTAMPDIFF(MICROSECOND, UTC_TIMESTAMP(3), ${expression}) / 1e6`,
-    numbers: (from, to) => numbersTable(from, to),
-    writes: (table) => `SELECT GROUP_CONCAT(updated_at) AS w FROM ${table}`,
-    createDatabase: (name) => `CREATE DATABASE \`${name}\``,
-    withIdentity: (_table, insert) => insert,
-  },
-};
+function controlServer(name: string, require: (context: Context) => Promise<MysqlUnderTest>): ControlServer {
+  let found: MysqlUnderTest | null = null;
+  const server = () => {
+    if (found === null) throw new Error('the suite has not required the server');
+    return found;
+  };
+  const onServer = (sql: string) => run(server().url, sql);
+  return {
+    name,
+    require: async (context) => {
+      found = await require(context);
+    },
+    reuse: true,
+    url: () => Promise.resolve(server().url),
+    createDatabase: async () => {
+      const database = await createMysqlDatabase(server(), 'control');
+      const connections = [await connect(database.url)];
+      const [own] = connections;
+      if (!own) throw new Error('no connection');
+      return {
+        name: database.name,
+        url: database.url,
+        ...session(own),
+        connect: async () => {
+          const other = await connect(database.url);
+          connections.push(other);
+          return session(other);
+        },
+        runSchemaFile: async () => void (await own.query(schemaFile('mysql'))),
+        empty: async () => void (await own.query(EMPTY)),
+        drop: async () => {
+          for (const each of connections) each.destroy();
+          await database.drop();
+        },
+      };
+    },
+    dropDatabase: (name) => onServer(`DROP DATABASE IF EXISTS \`${name}\``),
+    createLogin: (name, password) => onServer(`CREATE USER ${name} IDENTIFIED BY '${password}'`),
+    dropLogin: (name) => onServer(`DROP USER ${name}`),
+    // Where performance_schema is off the server does not say which program a session is of.
+    endSessions: async (_application, database) => {
+      const connection = await connect(server().url);
+      try {
+        const [rows] = await connection.query<mysql.RowDataPacket[]>(
+          `SELECT ID AS id FROM information_schema.PROCESSLIST WHERE DB = '${database}'`,
+        );
+        const ids = rows.map((row) => Number(row['id'])).filter((id) => !ours.has(id));
+        for (const id of ids) await connection.query(`KILL ${id}`);
+      } finally {
+        await connection.end();
+      }
+    },
+    analyze: async (database) => {
+      const tables = [...TABLES, 'table_mappings', 'source_servers'].map((table) => `\`${database}\`.${table}`);
+      await onServer(`ANALYZE TABLE ${tables.join(', ')}`);
+    },
+    demandingTls: 'ssl-mode=VERIFY_IDENTITY',
+    time: async (database, sql) => {
+      await database.query('SET profiling = 1, profiling_history_size = 1');
+      const rows = await database.query(sql);
+      const [profile] = await database.query<{ Duration: number }>('SHOW PROFILES');
+      await database.query('SET profiling = 0');
+      return { ms: (profile?.Duration ?? Infinity) * 1000, rows: rows.length };
+    },
+    sql: {
+      now: 'UTC_TIMESTAMP(3)',
+      shift: (expression, seconds) => `${expression} + INTERVAL (${seconds}) SECOND`,
+      secondsUntil: (expression) => `TIMESTAMPDIFF(MICROSECOND, UTC_TIMESTAMP(3), ${expression}) / 1e6`,
+      numbers: (from, to) => numbersTable(from, to),
+      writes: (table) => `SELECT GROUP_CONCAT(updated_at) AS w FROM ${table}`,
+      createDatabase: (name) => `CREATE DATABASE \`${name}\``,
+      withIdentity: (_table, insert) => insert,
+    },
+  };
+}
+
+export const MARIADB = controlServer('MariaDB', requireMysql);
+export const MYSQL = controlServer('MySQL', requireMysqlItself);
 
 /** A recursion ends at 1,000 rows on MySQL. */
 function numbersTable(from: number, to: number): string {

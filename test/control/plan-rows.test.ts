@@ -1,9 +1,9 @@
 import { expect } from 'chai';
 import { parseNameList } from '../../src/control/names.ts';
-import { onControlServers } from './servers.ts';
+import { onAllControlServers } from './servers.ts';
 import { createControl, type TestControl } from './support.ts';
 
-onControlServers('control: the rows a poll reads', (server) => {
+onAllControlServers('control: the rows a poll reads', (server) => {
   let test: TestControl;
   beforeEach(async () => {
     test = await createControl(server);

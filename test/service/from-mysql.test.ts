@@ -44,8 +44,38 @@ for (const { name, require } of [
       await source.query("INSERT INTO shifting VALUES (3, 'c'), (4, 'd')");
       await equal('shifting', 'id, v');
       await source.query('ALTER TABLE shifting ADD COLUMN w int NOT NULL DEFAULT 7 AFTER id');
+      // The statement itself asks for the copy: no row has to come after it.
+      await equal('shifting', 'id, v, w');
       await source.query("INSERT INTO shifting VALUES (5, 8, 'e')");
       await equal('shifting', 'id, v, w');
       await world.state(mapping, 'streaming');
+    });
+
+    it('F23 F26: a table renamed away and another in its place (as gh-ost does), dropped partitions: a copy is asked for, at once; an index asks for none', async () => {
+      await source.query(
+        'CREATE TABLE swapped (id int PRIMARY KEY, v varchar(20)) PARTITION BY RANGE (id) (PARTITION low VALUES LESS THAN (100), PARTITION high VALUES LESS THAN MAXVALUE)',
+      );
+      await source.query("INSERT INTO swapped VALUES (1, 'a'), (2, 'b'), (200, 'c')");
+      const mapping = await map('swapped');
+      await world.state(mapping, 'streaming', 40);
+      await equal('swapped', 'id, v');
+      const asked = async () =>
+        (await world.control.query('SELECT reason FROM full_sync_requests WHERE mapping_id = $1', [mapping])).length;
+      await source.query('ALTER TABLE swapped ADD INDEX by_v (v)');
+      await source.query("INSERT INTO swapped VALUES (3, 'after the index')");
+      await equal('swapped', 'id, v');
+      expect(await asked()).to.equal(1);
+      await source.query('ALTER TABLE swapped DROP PARTITION low');
+      await equal('swapped', 'id, v');
+      expect(await asked()).to.equal(2);
+      await source.query('CREATE TABLE _swapped_gho (id int PRIMARY KEY, v varchar(20), w int NOT NULL DEFAULT 4)');
+      await source.query('INSERT INTO _swapped_gho (id, v) SELECT id, v FROM swapped');
+      await source.query("INSERT INTO _swapped_gho VALUES (7, 'only here', 5)");
+      await source.query('RENAME TABLE swapped TO _swapped_del, _swapped_gho TO swapped');
+      await source.query("INSERT INTO swapped VALUES (8, 'after it', 6)");
+      await equal('swapped', 'id, v, w');
+      await world.state(mapping, 'streaming');
+      await equal('swapped', 'id, v, w');
+      expect(await world.control.query('SELECT error_message FROM error_logs')).to.deep.equal([]);
     });
   });

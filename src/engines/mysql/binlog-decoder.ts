@@ -1,16 +1,8 @@
 /** Events of the binary log to changes of one database's tables, transaction by transaction. */
-import type { TableCaptures, TableChanges } from '../../model/changes.ts';
+import type { AlteredTable, TableCaptures, TableChanges } from '../../model/changes.ts';
 import { SluiceError } from '../../model/errors.ts';
-import {
-  EVENT,
-  readHeader,
-  readMariaGtid,
-  readQuery,
-  readRotate,
-  ROWS,
-  truncatedTable,
-  type EventHeader,
-} from './binlog-events.ts';
+import { EVENT, readHeader, readMariaGtid, readQuery, readRotate, ROWS, type EventHeader } from './binlog-events.ts';
+import { tableStatement } from './ddl-statement.ts';
 import { readMysqlGtid, readTaggedGtid } from './binlog-gtids.ts';
 import { payloadEvents } from './binlog-payload.ts';
 import { RowDecoder, type RowOptions } from './binlog-rows.ts';
@@ -23,6 +15,8 @@ export type Step = (typeof Step)[keyof typeof Step];
 
 export interface DecoderOptions extends RowOptions {
   readonly isMariaDb: boolean;
+  /** Names of tables are not told apart by case (`lower_case_table_names`). */
+  readonly foldsNames: boolean;
   /** Until the first file says whether it has them: TCP and TLS have their own, so they are not computed again. */
   readonly hasChecksums: boolean;
 }
@@ -39,6 +33,7 @@ interface Transaction {
 export class BinlogDecoder {
   readonly #isMariaDb: boolean;
   readonly #database: string;
+  readonly #foldsNames: boolean;
   readonly #rows: RowDecoder;
   #pending: Transaction | null = null;
   #hasChecksums: boolean;
@@ -52,10 +47,12 @@ export class BinlogDecoder {
 
   transactions = 0;
   committedAt: number | null = null;
+  altered: AlteredTable[] = [];
 
   constructor(from: LogPlace & { gtids: string }, options: DecoderOptions) {
     this.#isMariaDb = options.isMariaDb;
     this.#database = options.database;
+    this.#foldsNames = options.foldsNames;
     this.#rows = new RowDecoder(options);
     this.#hasChecksums = options.hasChecksums;
     this.place = { file: from.file, offset: from.offset };
@@ -78,13 +75,21 @@ export class BinlogDecoder {
   take(): Pick<BinlogDecoder, 'bytes' | 'changes' | 'transactions' | 'committedAt'> & {
     tables: TableChanges[];
     captures?: TableCaptures;
+    altered?: readonly AlteredTable[];
   } {
     const { transactions, committedAt } = this;
     this.transactions = 0;
     this.committedAt = null;
+    const altered = this.inTransaction ? [] : this.altered.splice(0);
     // A table that cannot be read is told with the end of the transaction: only then is anything committed.
     const captures = this.inTransaction ? undefined : this.#rows.takeUnread();
-    return { ...this.#rows.take(), transactions, committedAt, ...(captures ? { captures } : {}) };
+    return {
+      ...this.#rows.take(),
+      transactions,
+      committedAt,
+      ...(captures ? { captures } : {}),
+      ...(altered.length > 0 ? { altered } : {}),
+    };
   }
 
   /** The events of a compressed transaction, to be decoded one after the other; null: it is none. */
@@ -201,11 +206,27 @@ export class BinlogDecoder {
       this.#pending.standalone = !/^\s*BEGIN\s*$/i.test(sql);
       if (!this.#pending.standalone) return this.#advance(header, Step.None);
     }
-    const truncated = truncatedTable(sql, schema);
-    if (truncated?.schema === this.#database) await this.#rows.truncate(truncated.table);
+    const isTruncate = await this.#statement(sql, schema);
     if (this.#pending?.standalone !== true) return this.#advance(header, Step.None);
     this.#commit(header);
-    return truncated === null ? Step.Statement : Step.Commit;
+    return isTruncate ? Step.Commit : Step.Statement;
+  }
+
+  /** True: a TRUNCATE. */
+  async #statement(sql: string, schema: string): Promise<boolean> {
+    const statement = tableStatement(sql, schema);
+    const isTruncate = statement?.verb === 'TRUNCATE';
+    for (const { schema: named, table } of statement?.tables ?? []) {
+      if (this.#fold(named) !== this.#fold(this.#database)) continue;
+      if (isTruncate && table !== null) await this.#rows.truncate(this.#fold(table));
+      else if (statement) this.altered.push({ schema: '', table, verb: statement.verb });
+    }
+    return isTruncate;
+  }
+
+  /** Names that the server does not tell apart by case arrive as they were typed. */
+  #fold(name: string): string {
+    return this.#foldsNames ? name.toLowerCase() : name;
   }
 }
 

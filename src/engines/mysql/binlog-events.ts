@@ -287,14 +287,3 @@ function decodeLabel(label: Buffer, charset: string): string {
 export function malformed(what: string): SluiceError {
   return new SluiceError('INTERNAL', `the binary log holds ${what}`);
 }
-
-/** The table that a TRUNCATE statement names; null: another statement. */
-export function truncatedTable(sql: string, schema: string): { schema: string; table: string } | null {
-  const bare = sql.replace(/^(?:\s+|\/\*(?!!)[\s\S]*?\*\/|(?:#|--\s)[^\n]*\n)+/, '');
-  const name = '(?:`((?:[^`]|``)+)`|([^\\s`.;]+))';
-  const found = new RegExp(`^TRUNCATE\\s+(?:TABLE\\s+)?${name}(?:\\s*\\.\\s*${name})?`, 'i').exec(bare);
-  if (!found) return null;
-  const first = found[1]?.replaceAll('``', '`') ?? found[2] ?? '';
-  const second = found[3]?.replaceAll('``', '`') ?? found[4];
-  return second === undefined ? { schema, table: first } : { schema: first, table: second };
-}

@@ -35,8 +35,8 @@ export interface RowOptions {
   /** Tables of this database only. */
   readonly database: string;
   readonly charsets: ReadonlyMap<number, string>;
-  /** Columns of a table as it is now, for a TRUNCATE of one that no event has described yet; null: it is gone. */
-  readonly columnsOf: (table: string) => Promise<readonly string[] | null>;
+  /** A table as it is now, for a TRUNCATE of one that no event has described yet; null: it is gone. */
+  readonly describe: (table: string) => Promise<{ table: string; columns: readonly string[] } | null>;
 }
 
 export class RowDecoder {
@@ -158,9 +158,9 @@ export class RowDecoder {
   async truncate(table: string): Promise<void> {
     let followed = this.#byName.get(table);
     if (!followed) {
-      const columns = await this.#options.columnsOf(table);
-      if (columns === null) return;
-      followed = { relation: this.#relation(table, columns), readers: [] };
+      const found = await this.#options.describe(table);
+      if (found === null) return;
+      followed = { relation: this.#relation(found.table, found.columns), readers: [] };
     }
     const changes = this.#changesOf(followed);
     changes.ops.push(Op.Truncate);

@@ -104,7 +104,8 @@ export class MysqlChangeReader implements ChangeReader {
       }
       const step = await decoder.decode(event);
       // What was committed before is applied by the columns that it was made with.
-      if (step === Step.Statement && decoder.changes > 0) return this.#cut(decoder.place);
+      if (step === Step.Statement && (decoder.changes > 0 || decoder.altered.length > 0))
+        return this.#cut(decoder.place);
       if (step === Step.Commit && decoder.changes >= this.#options.maxChanges) return this.#cut(decoder.place);
       if (decoder.bytes >= this.#options.maxBytes) return this.#cut(decoder.inTransaction ? null : decoder.place);
     }

@@ -133,7 +133,10 @@ export class MysqlChanges implements ChangeSource {
 
   async #decoder(session: Session, { place, gtids }: Start): Promise<BinlogDecoder> {
     const rows = await session.query('read the server’s collations', binaryLogOf(session).collationsSql);
-    const [log] = await session.query('read the log’s checksums', 'SELECT @@global.binlog_checksum AS checksum');
+    const [log] = await session.query(
+      'read the log’s checksums',
+      'SELECT @@global.binlog_checksum AS checksum, @@global.lower_case_table_names AS folds',
+    );
     const charsets = new Map(rows.map((row) => [Number(row['id']), String(row['name'])]));
     const { database } = this.#connection;
     return new BinlogDecoder(
@@ -143,10 +146,11 @@ export class MysqlChanges implements ChangeSource {
         database: database ?? '',
         charsets,
         hasChecksums: log?.['checksum'] !== 'NONE',
-        columnsOf: (table) =>
+        foldsNames: log?.['folds'] !== '0',
+        describe: (table) =>
           this.#connection.use(async (other) => {
             const [now] = await describeTables(other, [{ schema: '', table }], database);
-            return now?.columns.map((column) => column.name) ?? null;
+            return now ? { table: now.name.table, columns: now.columns.map((column) => column.name) } : null;
           }),
       },
     );

@@ -5,6 +5,7 @@
 import { displayName, type Column, type Index, type Key, type Table, type TableName } from '../../model/tables.ts';
 import type { Catalog } from '../contract.ts';
 import type { Connection, Row } from './connection.ts';
+import { constantOf } from './constants.ts';
 import { quoteIdentifier, quoteLiteral, quoteTable } from './sql.ts';
 import { ENGINE, logicalType, nativeTypeOf } from './types.ts';
 
@@ -156,6 +157,7 @@ function columnOf(row: Row): Column & { readonly id: string } {
     scale: Number(row['scale']),
   });
   const codePage = Number(row['code_page'] ?? 0);
+  const constant = constantOf(orNull(row, 'default_text'));
   return {
     name: String(row['name']),
     nativeType,
@@ -164,6 +166,7 @@ function columnOf(row: Row): Column & { readonly id: string } {
     generated: generatedBy(row),
     identity: row['is_identity'] === true ? 'always' : null,
     default: orNull(row, 'default_text'),
+    ...(constant === null ? {} : { constant }),
     // Always named: databases' own collations differ, and a key's decides what is equal.
     collation: orNull(row, 'collation'),
     selfWritten: nativeType === 'rowversion' || Number(row['always'] ?? 0) > 0,
@@ -255,6 +258,7 @@ function indexOf(index: FoundIndex, table: TableName): Index {
     columns: keyed.map((one) => one.column.name),
     unique: index.unique,
     definition: index.enabled ? definitionOf(index, table) : '',
+    plain: index.enabled && index.type <= 2 && index.filter === null,
   };
 }
 
