@@ -1,10 +1,9 @@
 import { expect } from 'chai';
 import { SluiceError } from '../../src/model/errors.ts';
 import { onAllControlServers } from './servers.ts';
-import { createControl, dropKept, type TestControl } from './support.ts';
+import { createControl, type TestControl } from './support.ts';
 
 onAllControlServers('control: the journal', (server) => {
-  after(() => dropKept(server));
   let test: TestControl;
   let mappingId: number;
   let mappingUid: string;

@@ -1,10 +1,9 @@
 import { expect } from 'chai';
 import { TRANSITIONS, type MappingStateName } from '../../src/control/index.ts';
 import { onAllControlServers } from './servers.ts';
-import { createControl, dropKept, rejection, type TestControl } from './support.ts';
+import { createControl, rejection, type TestControl } from './support.ts';
 
 onAllControlServers('control: states of mappings', (server) => {
-  after(() => dropKept(server));
   let test: TestControl;
   let mappingId: number;
   let mappingUid: string;
