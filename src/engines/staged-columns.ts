@@ -17,7 +17,7 @@ export function stagedColumns({ live, design, columns }: GenerationRequest): Col
       nullable: true,
       generated: null,
       identity: null,
-      default: null,
+      default: designed.default ?? null,
       collation: null,
     };
   });

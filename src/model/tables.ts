@@ -11,6 +11,12 @@ export function displayName(name: TableName): string {
   return name.schema === '' ? name.table : `${name.schema}.${name.table}`;
 }
 
+/** A default that means the same in every engine; `now`: the time of the statement. */
+export type Constant =
+  | { readonly kind: 'text' | 'number'; readonly text: string }
+  | { readonly kind: 'boolean'; readonly value: boolean }
+  | { readonly kind: 'now' };
+
 export interface Column {
   readonly name: string;
   /** As the engine declares it, e.g. `numeric(10,2)`, `"my schema".mood`. */
@@ -27,6 +33,8 @@ export interface Column {
   readonly identity: 'always' | 'by default' | null;
   /** The default's expression as the engine prints it, or null. */
   readonly default: string | null;
+  /** The default, where it is a constant; absent: it is none, or an expression of the engine's own. */
+  readonly constant?: Constant;
   /** Named where it differs from the database's; by SQL Server always, because databases' own differ there and decide what is equal. */
   readonly collation: string | null;
   /** The engine's identity of the column: another one under the same name is another column. */
@@ -53,6 +61,8 @@ export interface Index {
   readonly unique: boolean;
   /** The engine's own statement that makes it, for the same engine. */
   readonly definition: string;
+  /** It is of whole columns and of all rows, and finds values by their order: what every engine has. */
+  readonly plain?: boolean;
 }
 
 export interface Table {

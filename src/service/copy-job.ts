@@ -1,5 +1,6 @@
 /** Runs a full sync request of one mapping, and says how it went. */
 import type { ControlDatabase, MappingStateName } from '../control/index.ts';
+import type { EngineDatabase } from '../engines/contract.ts';
 import { SluiceError, toSluiceError } from '../model/errors.ts';
 import { runFullSync, type FullSyncProgress } from '../sync/full-sync.ts';
 import type { JobContext } from './job-context.ts';
@@ -13,10 +14,21 @@ const CANCEL_CHECK_MS = 1000;
 export class CopyJob {
   readonly #options: JobContext;
   readonly #notes: MappingNotes;
+  /** Destinations of which it was said what slows or endangers writing to them. */
+  readonly #told = new WeakSet<EngineDatabase>();
 
   constructor(options: JobContext, notes: MappingNotes) {
     this.#options = options;
     this.#notes = notes;
+  }
+
+  /** Once for each destination: what doctor would warn of. That nobody could be asked, the copy itself will say. */
+  async #tellOf(destination: EngineDatabase): Promise<void> {
+    if (this.#told.has(destination)) return;
+    this.#told.add(destination);
+    for (const finding of (await destination.preflight?.destination().catch(() => [])) ?? [])
+      if (finding.severity === 'warning')
+        this.#options.logger.warn(finding.message, { code: finding.code, fix: finding.fixSql.join(' ') });
   }
 
   /** Runs the request that is open for the mapping, if any. False: it could not begin yet. */
@@ -60,6 +72,7 @@ export class CopyJob {
           reason: request.reason,
           resumed: claimed.resumed,
         });
+        await this.#tellOf(destination);
         const settings = this.#options.settings();
         const result = await runFullSync({
           mappingUid,

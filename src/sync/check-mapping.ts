@@ -61,8 +61,18 @@ export async function checkMapping(options: CheckOptions & { readonly mayAdd?: b
     design: made === null ? null : (key) => made.design(table, options.target, key),
     remedies: destination.destination?.remedies ?? null,
   });
-  await options.findings(check.findings);
-  const [first, ...others] = check.findings.filter((finding) => finding.severity === 'error');
+  const errors = check.findings.filter((finding) => finding.severity === 'error');
+  const leftOut = live || !made || errors.length > 0 ? [] : made.design(table, options.target, check.key).leftOut;
+  await options.findings([
+    ...check.findings,
+    ...leftOut.map((what): Finding => ({
+      code: 'SCHEMA_MISMATCH',
+      severity: 'info',
+      message: `${displayName(options.target)} is made without what does not translate: ${what}`,
+      fixSql: [],
+    })),
+  ]);
+  const [first, ...others] = errors;
   if (first) {
     throw new SluiceError(
       first.code,

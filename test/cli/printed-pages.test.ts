@@ -16,6 +16,14 @@ describe('docs/errors.md', () => {
   });
 });
 
+describe('docs/types.md', () => {
+  it('is what the engines’ type tables say', () => {
+    const page = spawnSync(process.execPath, ['--import', 'tsx', 'scripts/print-types.mjs'], { encoding: 'utf8' });
+    expect(page.stderr).to.equal('');
+    expect(readFileSync('docs/types.md', 'utf8')).to.equal(page.stdout);
+  });
+});
+
 describe('docs/settings.md', () => {
   it('is what src/control/settings.ts says', () => {
     const page = spawnSync(process.execPath, ['--import', 'tsx', 'scripts/print-settings.mjs'], { encoding: 'utf8' });

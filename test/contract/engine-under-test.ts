@@ -38,6 +38,8 @@ export interface EngineUnderTest {
 /** The part of a registration that is the same for every engine: handles of its database, as processes have them. */
 export function handlesOf(url: string): Pick<ContractDatabase, 'handle' | 'another'> & {
   close: () => Promise<void>;
+  /** All but `handle`. */
+  closeOthers: () => Promise<void>;
 } {
   const handles: EngineDatabase[] = [];
   const another = () => {
@@ -53,7 +55,8 @@ export function handlesOf(url: string): Pick<ContractDatabase, 'handle' | 'anoth
   return {
     handle: another(),
     another,
-    close: async () => void (await Promise.all(handles.map((handle) => handle.close()))),
+    close: async () => void (await Promise.all(handles.splice(0).map((handle) => handle.close()))),
+    closeOthers: async () => void (await Promise.all(handles.splice(1).map((handle) => handle.close()))),
   };
 }
 

@@ -5,12 +5,11 @@ import { SluiceError } from '../../src/model/errors.ts';
 import { skip } from '../support/skip.ts';
 import { startProxy, type Proxy } from './proxy.ts';
 import { onControlServers, POSTGRES, randomName, SQLSERVER } from './servers.ts';
-import { createControl, dropKept, rejection, type TestControl } from './support.ts';
+import { createControl, rejection, type TestControl } from './support.ts';
 
 const SECRET = 'hunter2-hunter2';
 
 onControlServers('control: connection', (server) => {
-  after(() => dropKept(server));
   const opened: ControlDatabase[] = [];
   const drops: (() => Promise<unknown>)[] = [];
   let proxy: Proxy | null = null;

@@ -1,10 +1,9 @@
 import { expect } from 'chai';
 import { SluiceError } from '../../src/model/errors.ts';
-import { onControlServers } from './servers.ts';
-import { createControl, dropKept, type TestControl } from './support.ts';
+import { onAllControlServers } from './servers.ts';
+import { createControl, type TestControl } from './support.ts';
 
-onControlServers('control: the journal', (server) => {
-  after(() => dropKept(server));
+onAllControlServers('control: the journal', (server) => {
   let test: TestControl;
   let mappingId: number;
   let mappingUid: string;

@@ -1,10 +1,9 @@
 import { expect } from 'chai';
 import { thisProcess, type ControlDatabase } from '../../src/control/index.ts';
 import { onControlServers } from './servers.ts';
-import { createControl, dropKept, type TestControl } from './support.ts';
+import { createControl, type TestControl } from './support.ts';
 
 onControlServers('control: leases and epochs', (server) => {
-  after(() => dropKept(server));
   let test: TestControl;
   const realNow = Date.now;
   beforeEach(async () => {

@@ -153,6 +153,26 @@ for (const server of [MARIADB, MYSQL])
       expect(await database.query('SELECT * FROM table_mappings')).to.deep.equal([]);
     });
 
+    it('an account that may only read is told what it lacks; one that may make its own database makes it', async () => {
+      const database = await create();
+      const account = randomName('reader');
+      const own = randomName('own');
+      await server.createLogin(account, 'Plain_pass1');
+      try {
+        await database.query(`GRANT SELECT ON ${database.name}.* TO ${account}`);
+        const url = new URL(database.url);
+        [url.username, url.password] = [account, 'Plain_pass1'];
+        const refused = await rejection((await open(url.toString(), database.name)).migrate());
+        expect(refused).to.have.property('code', 'PERMISSION_DENIED');
+        expect(refused).to.have.property('hint').that.includes('Grant the account ALL');
+        await database.query(`GRANT ALL ON ${own}.* TO ${account}`);
+        expect((await (await open(url.toString(), own)).health()).migrated).to.equal(false);
+      } finally {
+        await server.dropLogin(account);
+        await server.dropDatabase(own);
+      }
+    });
+
     it('an account without SUPER where the binary log is on: the setting is named; once it is set, migrate goes on', async function () {
       const database = await create();
       const account = randomName('plain');

@@ -1,10 +1,9 @@
 import { expect } from 'chai';
 import { parseNameList } from '../../src/control/names.ts';
-import { onControlServers } from './servers.ts';
-import { createControl, dropKept, type TestControl } from './support.ts';
+import { onAllControlServers } from './servers.ts';
+import { createControl, type TestControl } from './support.ts';
 
-onControlServers('control: the rows a poll reads', (server) => {
-  after(() => dropKept(server));
+onAllControlServers('control: the rows a poll reads', (server) => {
   let test: TestControl;
   beforeEach(async () => {
     test = await createControl(server);

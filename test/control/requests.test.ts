@@ -1,9 +1,8 @@
 import { expect } from 'chai';
 import { onControlServers } from './servers.ts';
-import { createControl, dropKept, type TestControl } from './support.ts';
+import { createControl, type TestControl } from './support.ts';
 
 onControlServers('control: requests for full syncs', (server) => {
-  after(() => dropKept(server));
   let test: TestControl;
   let mappingId: number;
   let mappingUid: string;

@@ -1,9 +1,8 @@
 import { expect } from 'chai';
 import { onControlServers } from './servers.ts';
-import { createControl, dropKept, type TestControl } from './support.ts';
+import { createControl, type TestControl } from './support.ts';
 
 onControlServers('control: retention, and views over many rows', (server) => {
-  after(() => dropKept(server));
   // Numbers that last months, in fewer rows where inserting them takes long.
   const share = server.name === 'PostgreSQL' || process.env['SLUICE_TEST_LONG'] ? 1 : 20;
   const ago = (seconds: number | string) => server.sql.shift(server.sql.now, `-(${seconds})`);

@@ -1,10 +1,9 @@
 import { expect } from 'chai';
 import { DEFAULT_SETTINGS, SETTINGS } from '../../src/control/index.ts';
 import { onControlServers } from './servers.ts';
-import { createControl, dropKept, type TestControl } from './support.ts';
+import { createControl, type TestControl } from './support.ts';
 
 onControlServers('control: settings', (server) => {
-  after(() => dropKept(server));
   let test: TestControl;
   beforeEach(async () => {
     test = await createControl(server);

@@ -1,10 +1,9 @@
 import { expect } from 'chai';
 import { TRANSITIONS, type MappingStateName } from '../../src/control/index.ts';
-import { onControlServers } from './servers.ts';
-import { createControl, dropKept, rejection, type TestControl } from './support.ts';
+import { onAllControlServers } from './servers.ts';
+import { createControl, rejection, type TestControl } from './support.ts';
 
-onControlServers('control: states of mappings', (server) => {
-  after(() => dropKept(server));
+onAllControlServers('control: states of mappings', (server) => {
   let test: TestControl;
   let mappingId: number;
   let mappingUid: string;

@@ -1,10 +1,9 @@
 import { expect } from 'chai';
 import { SluiceError } from '../../src/model/errors.ts';
 import { onControlServers } from './servers.ts';
-import { createControl, dropKept, type TestControl } from './support.ts';
+import { createControl, type TestControl } from './support.ts';
 
 onControlServers('control: what sources say of their streams', (server) => {
-  after(() => dropKept(server));
   let test: TestControl;
   let mappingUid: string;
   const stream = 'installation/1/Shop';

@@ -1,5 +1,6 @@
 /** A control database of its own for a test, and the few rows most tests need. */
 import { ControlDatabase, type MappingRow, type PlanRows } from '../../src/control/index.ts';
+import { atEnd } from '../support/at-end.ts';
 import { POSTGRES, type ControlServer, type ControlSession, type ControlTestDatabase } from './servers.ts';
 
 export interface TestControl extends ControlSession {
@@ -14,34 +15,54 @@ export interface TestControl extends ControlSession {
   drop(): Promise<void>;
 }
 
-/** Where making a database takes long, the suite's one, emptied; dropped when the suite is over. */
-const kept = new Map<ControlServer, ControlTestDatabase>();
-
-async function takeDatabase(server: ControlServer): Promise<ControlTestDatabase> {
-  const free = kept.get(server);
-  kept.delete(server);
-  if (!free) return server.createDatabase();
-  await free.empty?.();
-  return free;
+interface Kept {
+  readonly database: ControlTestDatabase;
+  readonly control: ControlDatabase;
 }
 
-/** To be called in an `after` hook of the suite. */
-export async function dropKept(server: ControlServer): Promise<void> {
+/** Where making a database and opening sessions take long: one that tests take turns on, emptied between them. */
+const kept = new Map<ControlServer, Kept>();
+
+async function take(server: ControlServer): Promise<Kept> {
   const free = kept.get(server);
   kept.delete(server);
-  await free?.drop();
+  if (free) {
+    await free.database.empty?.();
+    // The settings' rows again.
+    await free.control.migrate();
+    return free;
+  }
+  const database = await server.createDatabase();
+  const control = await ControlDatabase.open({ url: database.url, database: database.name });
+  await control.migrate();
+  return { database, control };
+}
+
+async function giveBack(server: ControlServer, taken: Kept): Promise<void> {
+  if (!server.reuse || kept.has(server)) {
+    await taken.control.close();
+    await taken.database.drop();
+    return;
+  }
+  kept.set(server, taken);
+  atEnd(async () => {
+    // Taken again meanwhile: whoever took it gives it back.
+    if (kept.get(server) !== taken) return;
+    kept.delete(server);
+    await taken.control.close();
+    await taken.database.drop();
+  });
 }
 
 export async function createControl(server: ControlServer = POSTGRES): Promise<TestControl> {
-  const database = await takeDatabase(server);
+  const taken = await take(server);
+  const { database, control } = taken;
   const opened: ControlDatabase[] = [];
   const open = async () => {
-    const control = await ControlDatabase.open({ url: database.url, database: database.name });
-    opened.push(control);
-    return control;
+    const other = await ControlDatabase.open({ url: database.url, database: database.name });
+    opened.push(other);
+    return other;
   };
-  const control = await open();
-  await control.migrate();
   const plan = async () => {
     const rows = await control.readPlanRows();
     if ('unchanged' in rows) throw new Error('a plan without a last fingerprint is never unchanged');
@@ -73,8 +94,7 @@ export async function createControl(server: ControlServer = POSTGRES): Promise<T
     },
     drop: async () => {
       for (const each of opened) await each.close();
-      if (server.reuse && !kept.has(server)) kept.set(server, database);
-      else await database.drop();
+      await giveBack(server, taken);
     },
   };
 }

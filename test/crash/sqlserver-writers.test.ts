@@ -12,9 +12,11 @@ import { createWorld, eventually, type World } from '../support/service.ts';
 import { createSqlServerDatabase, requireSqlServer, type SqlServerTestDatabase } from '../support/sqlserver.ts';
 
 const LONG = Boolean(process.env['SLUICE_TEST_LONG']);
-const WRITERS = LONG ? 8 : 4;
-const KILLS = LONG ? 10 : 3;
-const SECONDS = LONG ? 60 : 12;
+const WRITERS = LONG ? 8 : 3;
+const KILLS = LONG ? 10 : 2;
+const SECONDS = LONG ? 60 : 8;
+/** Between two transactions of a writer, at most, ms. */
+const PAUSE_MS = LONG ? 60 : 150;
 const ACCOUNTS = 60;
 const TOTAL = 2 * ACCOUNTS * 1000;
 const TABLES = ['clock_a', 'clock_b', 'accounts_a', 'accounts_b', 'notes'];
@@ -99,7 +101,7 @@ class Writers {
     try {
       for (let n = 1; !this.#stop.signal.aborted;) {
         if (await this.#transaction(session, statements(random, writer, n))) n++;
-        await sleep(random.below(60));
+        await sleep(random.below(PAUSE_MS));
       }
     } finally {
       await source.connection.release(session);

@@ -79,11 +79,13 @@ describe('a control database on a MariaDB in trouble', function () {
   it('F40: the service’s sessions are killed, several times while changes arrive: nothing is lost', async () => {
     for (const from of [5000, 6000, 7000]) {
       await change(from);
-      const sessions = await control.query(
-        `SELECT ID AS id FROM information_schema.PROCESSLIST WHERE USER = 'root' AND ID <> CONNECTION_ID() AND COMMAND <> 'Daemon'`,
-      );
-      expect(sessions).not.to.deep.equal([]);
-      for (const { id } of sessions) await control.query(`KILL ${String(id)}`).catch(() => undefined);
+      await eventually(async () => {
+        const sessions = await control.query(
+          `SELECT ID AS id FROM information_schema.PROCESSLIST WHERE USER = 'root' AND ID <> CONNECTION_ID() AND COMMAND <> 'Daemon'`,
+        );
+        expect(sessions, 'the service is connected').not.to.deep.equal([]);
+        for (const { id } of sessions) await control.query(`KILL ${String(id)}`).catch(() => undefined);
+      });
     }
     await equal();
     await control.query('UPDATE table_mappings SET is_full_sync = 1');

@@ -4,6 +4,7 @@
  */
 import type { EngineDatabase } from '../../src/engines/contract.ts';
 import { engineOf } from '../../src/engines/registry.ts';
+import type { Table } from '../../src/model/tables.ts';
 import { createMysqlDatabase, findMysql } from './mysql.ts';
 import type { TestDatabase } from './postgres.ts';
 import { createSqlServerDatabase, findSqlServer } from './sqlserver.ts';
@@ -46,6 +47,8 @@ export interface End {
   emptying(table: string): string;
   /** Has the source record the table's changes, where somebody has to ask for it. */
   capture(table: string): Promise<void>;
+  /** As the engine's catalog says. */
+  describe(table: string): Promise<Table>;
   /** Its columns, and all rows, each as one line that is the same at another engine when the values are. */
   rows(table: string): Promise<{ columns: string[]; rows: string[] }>;
   drop(): Promise<void>;
@@ -149,12 +152,19 @@ function end(engine: EngineName, database: Database, capture?: (table: string) =
       }
     },
     capture: (table) => capture?.(table) ?? Promise.resolve(),
+    describe: (table) => described(handle, dialect.schema, table),
     rows: (table) => linesOf(handle, dialect.schema, table),
     drop: async () => {
       await handle.close();
       await database.drop();
     },
   };
+}
+
+async function described(handle: EngineDatabase, schema: string, table: string): Promise<Table> {
+  const [found] = await handle.catalog.describe([{ schema, table }]);
+  if (!found) throw new Error(`${table} is not there`);
+  return found;
 }
 
 /** By the engine's own reading, which test/engines/<engine> and test/values hold to what the server prints. */
@@ -164,14 +174,14 @@ async function linesOf(
   table: string,
 ): Promise<{ columns: string[]; rows: string[] }> {
   const { snapshot } = handle;
-  const [described] = await handle.catalog.describe([{ schema, table }]);
-  if (!described || !snapshot) throw new Error(`${table} is not there`);
-  const columns = described.columns.map((column) => column.name);
-  const isBytes = described.columns.map((column) => column.type.kind === 'bytes');
-  const plan = await snapshot.planChunks(described, { targetBytes: 1 << 24 });
+  if (!snapshot) throw new Error('nothing is read from this engine');
+  const found = await described(handle, schema, table);
+  const columns = found.columns.map((column) => column.name);
+  const isBytes = found.columns.map((column) => column.type.kind === 'bytes');
+  const plan = await snapshot.planChunks(found, { targetBytes: 1 << 24 });
   const rows: string[] = [];
   for (const chunk of plan.chunks) {
-    const stream = await snapshot.readChunk(described, plan.layout, chunk, columns, 'cells');
+    const stream = await snapshot.readChunk(found, plan.layout, chunk, columns, 'cells');
     if (!('batches' in stream)) throw new Error('no cells');
     for await (const batch of stream.batches)
       for (let row = 0; row < batch.rows; row++) {

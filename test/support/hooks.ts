@@ -1,3 +1,4 @@
+import { runAtEnd } from './at-end.ts';
 import { stopMysql } from './mysql.ts';
 import { stretchTimeouts } from './patience.ts';
 import { stopTestServer } from './postgres.ts';
@@ -11,6 +12,7 @@ export const mochaHooks = {
     if (suite) stretchTimeouts(suite);
   },
   async afterAll(): Promise<void> {
+    await runAtEnd();
     // Side by side: one that cannot be stopped must not leave the others running.
     await Promise.allSettled([stopSqlServer(), stopMysql(), stopTestServer()]);
   },

@@ -34,6 +34,7 @@ const BY_NUMBER: Readonly<Record<number, ErrorCode>> = {
   1317: 'TIMEOUT', // query was interrupted
   1370: 'PERMISSION_DENIED',
   1419: 'PERMISSION_DENIED', // triggers, with the binary log on
+  1615: 'DEADLOCK', // prepared statement needs to be re-prepared: nothing was done, and it may be run again
   1665: 'CONFIG_INVALID', // binlog_format = STATEMENT
   1698: 'LOGIN_FAILED',
   1792: 'CONTROL_UNREACHABLE', // read only transaction

@@ -133,6 +133,8 @@ export interface TableDesign {
     target: string;
     nativeType: string;
     type: Table['columns'][number]['type'];
+    /** As it is declared, where NULL could become it in a load. */
+    default?: string;
   }[];
   readonly key: readonly string[];
   /** Statements in order: the table, then (after the load) key and secondary indexes. For display and for `createTable`. */

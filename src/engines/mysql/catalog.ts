@@ -2,6 +2,7 @@
 import { displayName, type Column, type Index, type Key, type Table, type TableName } from '../../model/tables.ts';
 import type { Catalog } from '../contract.ts';
 import type { Connection, Session } from './connection.ts';
+import { constantOf } from './constants.ts';
 import { quoteIdentifier, quoteTable } from './sql.ts';
 import { ENGINE, logicalType } from './types.ts';
 
@@ -196,6 +197,7 @@ function describe(name: TableName, facts: Facts, table: TableFact): Table {
         columns: index.parts.map((part) => part.column ?? ''),
         unique: index.unique,
         definition: definitionOf(index),
+        plain: index.kind === 'BTREE' && index.parts.every((part) => part.column !== null && part.prefix === null),
       })),
     ...(isTable && !TRANSACTIONAL.test(table.engine ?? '') ? { isTransactional: false } : {}),
     triggers: namesOf(facts.triggers),
@@ -222,6 +224,7 @@ function describeColumn(column: ColumnFact, isJsonText: boolean): Column {
     expression !== '' ? `(${expression}) ${how === 'VIRTUAL' ? 'VIRTUAL' : 'STORED'}` : how ? `AS ROW (${how})` : null;
   // MariaDB prints a default as SQL, NULL as the word; MySQL prints a literal bare and says when it is an expression.
   const isNone = column.default === null || column.default === 'NULL';
+  const constant = generated !== null || isNone ? null : constantOf(column.default);
   return {
     name: column.name,
     nativeType: native,
@@ -230,6 +233,7 @@ function describeColumn(column: ColumnFact, isJsonText: boolean): Column {
     generated,
     identity: /\bAUTO_INCREMENT\b/.test(extra) ? 'by default' : null,
     default: generated !== null || isNone ? null : column.default,
+    ...(constant === null ? {} : { constant }),
     collation: column.collation,
   };
 }

@@ -8,8 +8,10 @@
 import { SluiceError } from '../../model/errors.ts';
 import { displayName, type Column, type Table, type TableName } from '../../model/tables.ts';
 import type { TableDesign } from '../contract.ts';
+import { defaultFor, isCompared, plainIndexes, sameColumns } from '../carried-over.ts';
 import type { ServerKind } from './connection.ts';
-import { limitKey, limitRow } from './index-limits.ts';
+import { constantSql } from './constants.ts';
+import { indexParts, limitKey, limitRow } from './index-limits.ts';
 import { quoteIdentifier, quoteLiteral, quoteTable } from './sql.ts';
 import { declare, ENGINE, parseNativeType, STRICT_COLLATION } from './types.ts';
 
@@ -58,6 +60,8 @@ export function design(source: Table, target: TableName, key: readonly string[],
     }
     const inKey = key.includes(name);
     const isNumbered = column.identity !== null && key[0] === name && column.type.kind === 'int';
+    if (column.identity !== null && !isNumbered)
+      leftOut.push(`numbering of column ${name}: only what leads the key is numbered here`);
     const as: DesignedColumn = {
       name,
       nativeType,
@@ -80,9 +84,9 @@ export function design(source: Table, target: TableName, key: readonly string[],
     limitKey(source, declared, key, leftOut);
     limitRow(declared, key);
   }
-  const indexes = native ? carriedIndexes(source, key, leftOut) : [];
-  if (!native)
-    for (const index of source.indexes) leftOut.push(`index ${index.name}: written in another engine's language`);
+  const indexes = native
+    ? carriedIndexes(source, key, leftOut)
+    : translatedIndexes(source, key, new Map(declared.map((column) => [column.name, column.nativeType])), leftOut);
   for (const name of source.foreignKeys) leftOut.push(`foreign key ${name}: not carried`);
   for (const name of source.triggers) leftOut.push(`trigger ${name}: not carried`);
   if (native) leftOut.push('check constraints: not carried; the source has checked the rows');
@@ -201,13 +205,16 @@ function generatedColumn(column: Column): DesignedColumn | null {
 }
 
 /** MariaDB prints defaults as SQL; MySQL prints text bare, which says nothing of what it is. */
-const DEFAULT = /^(?:'(?:[^'\\]|'')*'|-?\d+(?:\.\d+)?|current_timestamp(?:\(\d?\))?)$/i;
+const DEFAULT = /^(?:'(?:[^'\\]|'')*'|b'[01]+'|-?\d+(?:\.\d+)?|current_timestamp(?:\(\d?\))?)$/i;
 
 function defaultClause(column: Column, nativeType: string, native: boolean, leftOut: string[]): string {
   if (column.default === null) return '';
   const takesOne = !/^(tiny|medium|long)?(text|blob)|^json|^geom/.test(nativeType);
   if (native && takesOne && DEFAULT.test(column.default)) return ` DEFAULT ${column.default}`;
-  leftOut.push(`default of column ${column.name}: ${native ? column.default : 'another engine’s'}`);
+  const constant = native ? null : defaultFor(column);
+  const translated = constant && constantSql(constant, nativeType);
+  if (translated !== null) return ` DEFAULT ${translated}`;
+  leftOut.push(`default of column ${column.name}: ${column.default}`);
   return column.nullable ? '' : ownTimestamp(nativeType);
 }
 
@@ -227,6 +234,29 @@ function carriedIndexes(source: Table, key: readonly string[], leftOut: string[]
   return carried;
 }
 
-function sameColumns(a: readonly string[], b: readonly string[]): boolean {
-  return a.length === b.length && a.every((name) => b.includes(name));
+/** Of another engine's table: text is not unique here as it is there, and of long text an index holds the beginning. */
+function translatedIndexes(
+  source: Table,
+  key: readonly string[],
+  types: ReadonlyMap<string, string>,
+  leftOut: string[],
+): MysqlDesign['indexes'] {
+  return plainIndexes(source, key, leftOut).flatMap(({ name, columns, unique }) => {
+    const parts = indexParts(
+      columns.map((column) => ({ name: column.name, nativeType: types.get(column.name) ?? '' })),
+    );
+    if (parts === null) {
+      leftOut.push(`index ${name}: longer than an index can be here`);
+      return [];
+    }
+    const isUnique = unique && !parts.isCut && !columns.some(isCompared);
+    if (unique && !isUnique) leftOut.push(`uniqueness of index ${name}: text is compared otherwise here`);
+    const shown = name.slice(0, 64);
+    return [
+      {
+        name: shown,
+        definition: `${isUnique ? 'UNIQUE ' : ''}KEY ${quoteIdentifier(shown)} (${parts.sql.join(', ')})`,
+      },
+    ];
+  });
 }

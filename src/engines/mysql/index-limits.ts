@@ -4,6 +4,7 @@
  */
 import { SluiceError } from '../../model/errors.ts';
 import { displayName, type Table } from '../../model/tables.ts';
+import { quoteIdentifier } from './sql.ts';
 import { parseNativeType } from './types.ts';
 
 const KEY_BYTES = 3072;
@@ -45,6 +46,23 @@ export function limitKey(source: Table, columns: readonly Declared[], key: reado
       `${column.name}: values of more than ${share} ${isText ? 'characters' : 'bytes'} fit no index; their rows are refused`,
     );
   }
+}
+
+/** Characters, or bytes, of a long value that an index which is not unique holds. */
+const PREFIX = 191;
+
+/** Columns of a secondary index, long ones by their beginning (`isCut`); null: no index can be made of them. */
+export function indexParts(columns: readonly Declared[]): { readonly sql: string[]; readonly isCut: boolean } | null {
+  let bytes = 0;
+  let isCut = false;
+  const sql = columns.map(({ name, nativeType }) => {
+    const isText = /char|text/.test(nativeType);
+    const isLong = /^(tiny|medium|long)?(text|blob)/.test(nativeType) || bytesOf(nativeType) > KEY_BYTES / 3;
+    bytes += isLong ? PREFIX * (isText ? 4 : 1) : bytesOf(nativeType);
+    isCut ||= isLong;
+    return `${quoteIdentifier(name)}${isLong ? `(${PREFIX})` : ''}`;
+  });
+  return columns.length > KEY_COLUMNS || bytes > KEY_BYTES ? null : { sql, isCut };
 }
 
 /** Keeps the row within its limit: the longest columns outside the key become types that are kept apart. */

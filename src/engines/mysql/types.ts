@@ -154,6 +154,9 @@ const ENTRIES: Readonly<Record<string, Entry>> = {
   vector: { logical: () => ({ kind: 'opaque', engine: ENGINE, native: 'vector' }), form: 'bytes' },
 };
 
+/** Names of the native types that have an entry, for docs/types.md. */
+export const NATIVE_NAMES: readonly string[] = Object.keys(ENTRIES);
+
 const cache = new Map<string, NativeType>();
 
 export function parseNativeType(native: string): NativeType {

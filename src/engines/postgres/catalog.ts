@@ -3,6 +3,7 @@ import { displayName, type Column, type Index, type Key, type Table, type TableN
 import type { Catalog } from '../contract.ts';
 import type { Connection } from './connection.ts';
 import { quoteTable } from './sql.ts';
+import { constantOf } from './constants.ts';
 import { ENGINE, isLooseType, logicalType, type PgType } from './types.ts';
 
 /**
@@ -210,6 +211,7 @@ function table(name: TableName, raw: RawTable, types: Types): Table {
         columns: names(index, byNumber),
         unique: index.unique,
         definition: index.definition,
+        plain: index.plain && !index.partial && / USING btree /.test(index.definition),
       })),
     triggers: raw.triggers ?? [],
     foreignKeys: raw.foreignKeys ?? [],
@@ -243,6 +245,7 @@ function key(index: RawIndex, columns: ReadonlyMap<number, RawColumn>, types: Ty
 
 function describeColumn(column: RawColumn, types: Types): Column {
   const generated = { s: 'STORED', v: 'VIRTUAL', '': null }[column.generated];
+  const constant = generated === null ? constantOf(column.default) : null;
   return {
     name: column.name,
     nativeType: column.native,
@@ -251,6 +254,7 @@ function describeColumn(column: RawColumn, types: Types): Column {
     generated: generated === null ? null : `(${column.default ?? ''}) ${generated}`,
     identity: column.identity === 'a' ? 'always' : column.identity === 'd' ? 'by default' : null,
     default: generated === null ? column.default : null,
+    ...(constant === null ? {} : { constant }),
     collation: column.collation,
     id: String(column.number),
     streamType: `${column.type}:${column.modifier}`,

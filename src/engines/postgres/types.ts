@@ -64,6 +64,9 @@ const LOGICAL: Readonly<Record<string, (modifier: number) => LogicalType | null>
   xml: () => ({ kind: 'xml' }),
 };
 
+/** Names of the native types that have an entry, for docs/types.md. */
+export const NATIVE_NAMES: readonly string[] = Object.keys(LOGICAL);
+
 /** Resolves a column's type through its domains. `native`: as `format_type` prints it, for what stays opaque. */
 export function logicalType(
   types: ReadonlyMap<number, PgType>,

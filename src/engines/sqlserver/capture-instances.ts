@@ -50,6 +50,8 @@ export interface Look extends SourceState {
   readonly transactions: number;
   /** Ids of those instances asked about that hold changes up to there. */
   readonly moved: ReadonlySet<number>;
+  /** Of the instances whose columns were asked for; none where nothing is new. */
+  readonly columns: CapturedColumns;
 }
 
 /** Azure SQL Database (edition 5) has no recovery forks to show; others show them to who may see definitions. */
@@ -134,8 +136,16 @@ export interface LookRange {
   readonly limit: number;
 }
 
-/** One round trip (DESIGN §4): how far capture has come, what moved among `known`, and then each instance's low endpoint. */
-export async function look(session: Session, range: LookRange, known: readonly CaptureInstance[]): Promise<Look> {
+/**
+ * One round trip (DESIGN §4): how far capture has come, what moved among `known`, the columns of `columnsOf` (ids), and then each
+ * instance's low endpoint.
+ */
+export async function look(
+  session: Session,
+  range: LookRange,
+  known: readonly CaptureInstance[],
+  columnsOf: readonly number[] = [],
+): Promise<Look> {
   const probes: string[] = [];
   for (let at = 0; at < known.length; at += PROBES) {
     const branches = known
@@ -161,7 +171,7 @@ export async function look(session: Session, range: LookRange, known: readonly C
        BEGIN
          SELECT @transactions = COUNT(*) FROM cdc.lsn_time_mapping m WHERE m.start_lsn > @low AND m.start_lsn <= @high AND m.tran_id <> 0x00;
          SELECT N'to' AS what, @high AS lsn, @ended AS ended, @transactions AS transactions;
-         IF @transactions > 0 BEGIN SELECT N'moved' AS what, 0 AS id WHERE 1 = 0; ${probes.join('\n')} END
+         IF @transactions > 0 BEGIN SELECT N'moved' AS what, 0 AS id WHERE 1 = 0; ${probes.join('\n')} ${columnsOf.length > 0 ? columnsSql(columnsOf) : ''} END
        END
        ${INSTANCES}
      END`,
@@ -173,6 +183,7 @@ export async function look(session: Session, range: LookRange, known: readonly C
     to: to ? captured(to) : null,
     transactions: Number(to?.['transactions'] ?? 0),
     moved: new Set(rows.flatMap((row) => (row['what'] === 'moved' ? [Number(row['id'])] : []))),
+    columns: to ? columnsOfRows(columnsOf, rows) : new Map<number, CapturedColumn[]>(),
   };
 }
 
@@ -201,18 +212,21 @@ export interface CapturedColumn {
   readonly isKey: boolean;
 }
 
+export type CapturedColumns = ReadonlyMap<number, readonly CapturedColumn[]>;
+
 /** The columns of these instances that hold values of their own, by instance, in one round trip. */
 export async function capturedColumns(
   connection: Connection | Session,
   ids: readonly number[],
-): Promise<Map<number, CapturedColumn[]>> {
-  const columns = new Map<number, CapturedColumn[]>(ids.map((id) => [id, []]));
-  if (ids.length === 0) return columns;
+): Promise<CapturedColumns> {
+  const rows = ids.length === 0 ? [] : await connection.query('read the captured columns', columnsSql(ids));
+  return columnsOfRows(ids, rows);
+}
+
+function columnsSql(ids: readonly number[]): string {
   const list = ids.join(', ');
-  const rows = await connection.query(
-    'read the captured columns',
-    // Of CLR types only the user type says which one it is.
-    `SELECT N'column' AS what, cc.object_id AS id, cc.column_ordinal AS ordinal, CAST(cc.column_name AS nvarchar(128)) AS captured, cc.column_id AS source_column,
+  // Of CLR types only the user type says which one it is.
+  return `SELECT N'column' AS what, cc.object_id AS id, cc.column_ordinal AS ordinal, CAST(cc.column_name AS nvarchar(128)) AS captured, cc.column_id AS source_column,
        CAST(COALESCE(s.name, cc.column_name) AS nvarchar(128)) AS name, s.is_computed AS computed, TYPE_NAME(s.system_type_id) AS source_type,
        CASE c.system_type_id WHEN 240 THEN TYPE_NAME(c.user_type_id) ELSE TYPE_NAME(c.system_type_id) END AS type_name,
        c.max_length AS max_length, c.precision AS precision_digits, c.scale AS scale_digits
@@ -225,8 +239,11 @@ export async function capturedColumns(
      FROM cdc.change_tables t
      JOIN sys.indexes i ON i.object_id = t.source_object_id AND i.is_unique = 1
      JOIN sys.index_columns ic ON ic.object_id = i.object_id AND ic.index_id = i.index_id AND ic.is_included_column = 0
-     WHERE t.object_id IN (${list})`,
-  );
+     WHERE t.object_id IN (${list});`;
+}
+
+function columnsOfRows(ids: readonly number[], rows: readonly Row[]): CapturedColumns {
+  const columns = new Map<number, CapturedColumn[]>(ids.map((id) => [id, []]));
   const keys = new Set(
     rows.filter((row) => row['what'] === 'key').map((row) => `${String(row['id'])}.${String(row['source_column'])}`),
   );

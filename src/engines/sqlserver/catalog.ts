@@ -5,51 +5,46 @@
 import { displayName, type Column, type Index, type Key, type Table, type TableName } from '../../model/tables.ts';
 import type { Catalog } from '../contract.ts';
 import type { Connection, Row } from './connection.ts';
+import { constantOf } from './constants.ts';
 import { quoteIdentifier, quoteLiteral, quoteTable } from './sql.ts';
 import { ENGINE, logicalType, nativeTypeOf } from './types.ts';
 
 /**
  * One batch; `part` tells its result sets apart. A table that somebody holds exclusively (Sch-M) would be waited for: five seconds
- * at most. Names are cast because a stand-in has them in a code page. Sizes need a view that a stand-in lacks; there they are unknown. Without VIEW DEFINITION, expressions are NULL.
+ * at most. Names are cast because a stand-in has them in a code page. Without VIEW DEFINITION, expressions are NULL. Every catalog view named here costs a
+ * session's first description a tenth of a second and more on a stand-in, which plans and parses for each session: few are.
  */
-const describeSql = (wanted: string) => `
+function describeSql(ids: readonly string[]): string {
+  const t = `(VALUES ${ids.map((_, n) => `(${n}, @o${n})`).join(', ')}) AS t(n, object_id)`;
+  return `
 SET NOCOUNT ON; SET LOCK_TIMEOUT 5000;
-DECLARE @t TABLE (n int NOT NULL, object_id int NOT NULL);
-INSERT INTO @t SELECT w.n, o.object_id FROM (VALUES ${wanted}) AS w(n, s, t)
-  JOIN sys.schemas s ON s.name = w.s JOIN sys.objects o ON o.schema_id = s.schema_id AND o.name = w.t
-  WHERE o.type IN ('U', 'V');
-SELECT 't' AS part, t.n AS n, o.object_id AS object_id, CAST(s.name AS nvarchar(128)) AS schema_name, CAST(o.name AS nvarchar(128)) AS table_name, o.type AS type,
-  (SELECT SUM(p.rows) FROM sys.partitions p WHERE p.object_id = t.object_id AND p.index_id IN (0, 1)) AS row_count,
-  (SELECT COUNT(*) FROM sys.partitions p WHERE p.object_id = t.object_id AND p.index_id IN (0, 1)) AS partitions
-  FROM @t t JOIN sys.objects o ON o.object_id = t.object_id JOIN sys.schemas s ON s.schema_id = o.schema_id;
+DECLARE ${ids.map((id, n) => `@o${n} int = ${id}`).join(', ')};
+SELECT 't' AS part, t.n AS n, t.object_id AS object_id, CAST(OBJECT_SCHEMA_NAME(t.object_id) AS nvarchar(128)) AS schema_name,
+  CAST(OBJECT_NAME(t.object_id) AS nvarchar(128)) AS table_name, OBJECTPROPERTY(t.object_id, 'IsUserTable') AS is_table,
+  OBJECTPROPERTY(t.object_id, 'IsView') AS is_view FROM ${t};
+SELECT 'p' AS part, t.n AS n, COUNT(*) AS partitions
+  FROM ${t} JOIN sys.partitions p ON p.object_id = t.object_id AND p.index_id IN (0, 1) GROUP BY t.n;
 SELECT 'c' AS part, t.n AS n, c.column_id AS column_id, CAST(c.name AS nvarchar(128)) AS name,
   COALESCE(TYPE_NAME(c.system_type_id), TYPE_NAME(c.user_type_id)) AS type, c.max_length AS max_length, c.precision AS precision,
   c.scale AS scale, c.is_nullable AS is_nullable, c.is_identity AS is_identity, c.is_computed AS is_computed,
   c.generated_always_type AS always, c.is_column_set AS column_set, CAST(cc.definition AS nvarchar(max)) AS computed, CAST(d.definition AS nvarchar(max)) AS default_text,
   c.collation_name AS collation, COLLATIONPROPERTY(c.collation_name, 'CodePage') AS code_page
-  FROM @t t JOIN sys.columns c ON c.object_id = t.object_id
+  FROM ${t} JOIN sys.columns c ON c.object_id = t.object_id
   LEFT JOIN sys.computed_columns cc ON cc.object_id = c.object_id AND cc.column_id = c.column_id
   LEFT JOIN sys.default_constraints d ON d.object_id = c.default_object_id
   ORDER BY t.n, c.column_id;
 SELECT 'i' AS part, t.n AS n, i.index_id AS index_id, CAST(i.name AS nvarchar(128)) AS name, i.type AS type, i.is_unique AS is_unique, i.is_primary_key AS is_primary,
   i.is_disabled AS is_disabled, i.is_hypothetical AS is_hypothetical, i.has_filter AS has_filter, CAST(i.filter_definition AS nvarchar(max)) AS filter,
   k.column_id AS column_id, k.key_ordinal AS ordinal, k.is_descending_key AS is_descending, k.is_included_column AS is_included
-  FROM @t t JOIN sys.indexes i ON i.object_id = t.object_id
+  FROM ${t} JOIN sys.indexes i ON i.object_id = t.object_id
   JOIN sys.index_columns k ON k.object_id = i.object_id AND k.index_id = i.index_id
   WHERE i.type > 0 ORDER BY t.n, i.name, k.key_ordinal, k.index_column_id;
-SELECT 'g' AS part, t.n AS n, CAST(g.name AS nvarchar(128)) AS name FROM @t t JOIN sys.triggers g ON g.parent_id = t.object_id WHERE g.is_disabled = 0;
-SELECT 'f' AS part, t.n AS n, CAST(f.name AS nvarchar(128)) AS name FROM @t t JOIN sys.foreign_keys f ON f.parent_object_id = t.object_id WHERE f.is_disabled = 0;
+SELECT 'g' AS part, t.n AS n, CAST(g.name AS nvarchar(128)) AS name FROM ${t} JOIN sys.triggers g ON g.parent_id = t.object_id WHERE g.is_disabled = 0;
+SELECT 'f' AS part, t.n AS n, CAST(f.name AS nvarchar(128)) AS name FROM ${t} JOIN sys.foreign_keys f ON f.parent_object_id = t.object_id WHERE f.is_disabled = 0;
 SELECT 'r' AS part, t.n AS n, CAST(OBJECT_SCHEMA_NAME(f.parent_object_id) AS nvarchar(128)) AS schema_name, CAST(OBJECT_NAME(f.parent_object_id) AS nvarchar(128)) AS table_name, CAST(f.name AS nvarchar(128)) AS name
-  FROM @t t JOIN sys.foreign_keys f ON f.referenced_object_id = t.object_id WHERE f.is_disabled = 0;
-IF OBJECT_ID('sys.allocation_units') IS NOT NULL
-  SELECT 'b' AS part, u.n AS n, SUM(u.pages) * 8192 AS bytes FROM (
-    SELECT t.n AS n, a.used_pages AS pages FROM @t t JOIN sys.partitions p ON p.object_id = t.object_id AND p.index_id IN (0, 1)
-      JOIN sys.allocation_units a ON a.container_id = p.hobt_id AND a.type IN (1, 3)
-    UNION ALL
-    SELECT t.n, a.used_pages FROM @t t JOIN sys.partitions p ON p.object_id = t.object_id AND p.index_id IN (0, 1)
-      JOIN sys.allocation_units a ON a.container_id = p.partition_id AND a.type = 2
-  ) AS u GROUP BY u.n;
+  FROM ${t} JOIN sys.foreign_keys f ON f.referenced_object_id = t.object_id WHERE f.is_disabled = 0;
 SET LOCK_TIMEOUT -1; SET NOCOUNT OFF`;
+}
 
 /** More would make the statement's list of values too large for its parser. */
 const NAMES_AT_ONCE = 500;
@@ -65,18 +60,41 @@ export class SqlServerCatalog implements Catalog {
     const tables: (Table | null)[] = [];
     for (let from = 0; from < names.length; from += NAMES_AT_ONCE) {
       const some = names.slice(from, from + NAMES_AT_ONCE);
-      const wanted = some.map((name, n) => `(${n}, ${quoteLiteral(name.schema)}, ${quoteLiteral(name.table)})`);
-      const rows = await this.#connection.query('describe tables', describeSql(wanted.join(', ')));
-      const parts = new Map<string, Row[]>();
-      for (const row of rows) {
-        const place = `${String(row['part'])}${String(row['n'])}`;
-        const part = parts.get(place);
-        if (part) part.push(row);
-        else parts.set(place, [row]);
-      }
-      some.forEach((_, n) => tables.push(tableOf((part) => parts.get(`${part}${n}`) ?? [])));
+      const found = await this.#describe(some.map((name) => `OBJECT_ID(${quoteLiteral(quoteTable(name))})`));
+      const missing = some.flatMap((name, n) => (found[n] ? [] : [{ name, n }]));
+      if (missing.length > 0) for (const [n, table] of await this.#lookAgain(missing)) found[n] = table;
+      tables.push(...found);
     }
     return tables;
+  }
+
+  /** `ids`: expressions. */
+  async #describe(ids: readonly string[]): Promise<(Table | null)[]> {
+    const parts = new Map<string, Row[]>();
+    for (const row of await this.#connection.query('describe tables', describeSql(ids))) {
+      const place = `${String(row['part'])}${String(row['n'])}`;
+      const part = parts.get(place);
+      if (part) part.push(row);
+      else parts.set(place, [row]);
+    }
+    return ids.map((_, n) => tableOf((part) => parts.get(`${part}${n}`) ?? []));
+  }
+
+  /** OBJECT_ID is NULL not only where there is nothing but also "on error" (manual), a lock that is not given for example. */
+  async #lookAgain(
+    missing: readonly { readonly name: TableName; readonly n: number }[],
+  ): Promise<(readonly [number, Table | null])[]> {
+    const wanted = missing.map(({ name, n }) => `(${n}, ${quoteLiteral(name.schema)}, ${quoteLiteral(name.table)})`);
+    const there = await this.#connection.query(
+      'look for tables',
+      `SET LOCK_TIMEOUT 5000;
+       SELECT w.n AS n, o.object_id AS object_id FROM (VALUES ${wanted.join(', ')}) AS w(n, s, t)
+         JOIN sys.schemas s ON s.name = w.s JOIN sys.objects o ON o.schema_id = s.schema_id AND o.name = w.t WHERE o.type IN ('U', 'V');
+       SET LOCK_TIMEOUT -1`,
+    );
+    if (there.length === 0) return [];
+    const tables = await this.#describe(there.map((row) => String(row['object_id'])));
+    return there.map((row, i) => [Number(row['n']), tables[i] ?? null] as const);
   }
 
   async isEmpty(name: TableName): Promise<boolean> {
@@ -94,9 +112,11 @@ const byName = <T extends { readonly name: string }>(a: T, b: T): number => (a.n
 
 function tableOf(part: (name: string) => readonly Row[]): Table | null {
   const [about] = part('t');
-  if (!about) return null;
+  // Dropped between two statements: without a name.
+  if (!about || about['schema_name'] == null) return null;
   const name = { schema: text(about, 'schema_name'), table: text(about, 'table_name') };
-  const isTable = text(about, 'type') === 'U';
+  const isTable = Number(about['is_table']) === 1;
+  if (!isTable && Number(about['is_view']) !== 1) return null;
   const columns = part('c').map(columnOf);
   const indexes = indexesOf(part('i'), new Map(columns.map((column) => [column.id, column])));
   const keys = indexes.filter((index) => index.unique && index.type <= 2);
@@ -104,12 +124,11 @@ function tableOf(part: (name: string) => readonly Row[]): Table | null {
     part(of)
       .map((row) => text(row, 'name'))
       .sort();
-  const rows = about['row_count'];
   return {
     engine: ENGINE,
     name,
     id: text(about, 'object_id'),
-    kind: !isTable ? 'other' : Number(about['partitions']) > 1 ? 'partitioned' : 'table',
+    kind: !isTable ? 'other' : Number(part('p')[0]?.['partitions'] ?? 0) > 1 ? 'partitioned' : 'table',
     columns,
     keys: [
       ...keys.filter((index) => index.primary),
@@ -124,8 +143,9 @@ function tableOf(part: (name: string) => readonly Row[]): Table | null {
     referencedBy: part('r')
       .map((row) => `${text(row, 'schema_name')}.${text(row, 'table_name')}.${text(row, 'name')}`)
       .sort(),
-    estimatedRows: rows == null || Number(rows) < 0 ? null : Number(rows),
-    bytes: Number(part('b')[0]?.['bytes'] ?? 0),
+    // Asked for by who plans a copy (ranges.ts).
+    estimatedRows: null,
+    bytes: 0,
   };
 }
 
@@ -137,6 +157,7 @@ function columnOf(row: Row): Column & { readonly id: string } {
     scale: Number(row['scale']),
   });
   const codePage = Number(row['code_page'] ?? 0);
+  const constant = constantOf(orNull(row, 'default_text'));
   return {
     name: String(row['name']),
     nativeType,
@@ -145,6 +166,7 @@ function columnOf(row: Row): Column & { readonly id: string } {
     generated: generatedBy(row),
     identity: row['is_identity'] === true ? 'always' : null,
     default: orNull(row, 'default_text'),
+    ...(constant === null ? {} : { constant }),
     // Always named: databases' own collations differ, and a key's decides what is equal.
     collation: orNull(row, 'collation'),
     selfWritten: nativeType === 'rowversion' || Number(row['always'] ?? 0) > 0,
@@ -236,6 +258,7 @@ function indexOf(index: FoundIndex, table: TableName): Index {
     columns: keyed.map((one) => one.column.name),
     unique: index.unique,
     definition: index.enabled ? definitionOf(index, table) : '',
+    plain: index.enabled && index.type <= 2 && index.filter === null,
   };
 }
 

@@ -6,9 +6,8 @@ import {
   capturedColumns,
   commitBefore,
   look,
-  readState,
   type Captured,
-  type CapturedColumn,
+  type CapturedColumns,
   type CaptureInstance,
   type Look,
   type SourceState,
@@ -31,6 +30,8 @@ const BUSY_POLL_MS = 50;
 /** A change table that vanished, a deadlock with the cleanup job: what was read is read again, so often in a row. */
 const MAX_RETRIES = 5;
 const MAX_TRANSACTIONS = 100_000;
+/** Instances whose columns are asked for in advance, with the look behind a piece. */
+const MAX_EXPECTED = 10;
 /** Of the transactions that a piece held when it was full, so many are looked for the next time. */
 const FILLING = 0.8;
 const INVALID_OBJECT = 208;
@@ -49,7 +50,7 @@ export class SqlServerChangeReader implements ChangeReader {
   readonly #session: Session;
   readonly #options: ReadOptions;
   /** LSNs that no piece may reach across, in order. */
-  readonly #breaks: Lsn[];
+  readonly #breaks: readonly Lsn[];
   #from: Place;
   /** Everything up to here was read. */
   #read: Lsn;
@@ -61,6 +62,9 @@ export class SqlServerChangeReader implements ChangeReader {
   /** Transactions that one look covers at most: as many as fit. */
   #limit: number;
   #idle: Idle | null = null;
+  /** The look behind the last piece, where it found more; not to be used when it has grown old. */
+  #seen: Look | null = null;
+  #seenAt = 0;
   #idleAt = performance.now();
   #stopped: Promise<void> | null = null;
   /** The next piece, being read while the last one is written. */
@@ -145,13 +149,15 @@ export class SqlServerChangeReader implements ChangeReader {
       const polledAt = performance.now();
       let isBehind = false;
       try {
-        const seen = await this.#look();
+        const isFresh = performance.now() - this.#seenAt < this.#options.pollMs();
+        const seen = (isFresh ? this.#seen : null) ?? (await this.#look(this.#read));
+        this.#seen = null;
         isBehind = seen.to !== null && seen.last !== null && seen.last.lsn > seen.to.lsn;
         this.#isMoreWaiting = isBehind;
         wait = seen.moved.size > 0 ? BUSY_POLL_MS : Math.min(wait * 2, this.#options.pollMs());
         if (seen.moved.size > 0 && seen.to !== null) {
           for await (const piece of this.#changes(seen, seen.to)) yield this.#handOut(piece);
-          isBehind ||= this.#read < seen.to.lsn;
+          isBehind ||= this.#seen !== null;
         } else if (seen.to !== null) {
           this.#read = seen.to.lsn;
           const columns = await this.#columns(seen);
@@ -162,6 +168,7 @@ export class SqlServerChangeReader implements ChangeReader {
         // Of what was handed out nothing can be taken back: who reads starts again.
         if (this.#isInside || !isPassing(error) || ++failures > MAX_RETRIES) throw readError(error);
         this.#known = [];
+        this.#seen = null;
         continue;
       }
       const askedAt = performance.now();
@@ -178,13 +185,12 @@ export class SqlServerChangeReader implements ChangeReader {
     }
   }
 
-  /** Asks until every instance that is there was asked about. */
-  async #look(): Promise<Look> {
+  /** Asks what there is behind `from`, until every instance that is there was asked about. */
+  async #look(from: Lsn, columnsOf: readonly number[] = []): Promise<Look> {
     for (;;) {
-      while (this.#breaks[0] !== undefined && this.#breaks[0] <= this.#read) this.#breaks.shift();
-      const range = { from: this.#read, stop: this.#breaks[0] ?? null, limit: this.#limit };
+      const range = { from, stop: this.#breaks.find((each) => each > from) ?? null, limit: this.#limit };
       const known = this.#known;
-      const seen = await this.#answered(look(this.#session, range, known));
+      const seen = await this.#answered(look(this.#session, range, known, columnsOf));
       requireHistory(seen, { ...this.#from, lsn: this.#handedOut.lsn });
       this.#from = { ...this.#from, fork: seen.fork ?? this.#from.fork };
       this.#known = seen.instances;
@@ -220,12 +226,11 @@ export class SqlServerChangeReader implements ChangeReader {
     }
     if (end === to && held() < this.#maxBytes / 4) this.#limit = Math.min(MAX_TRANSACTIONS, this.#limit * 2);
     const transactions = end === to ? seen.transactions : 1;
-    this.#isMoreWaiting ||= end !== to;
     yield await this.#complete(jobs, columns, end, transactions);
   }
 
   /** One transaction that is more than may be held: in parts, each of which ends inside it but the last. */
-  async *#largeTransaction(seen: Look, columns: Columns, lsn: Lsn): AsyncGenerator<ChangePiece, void, void> {
+  async *#largeTransaction(seen: Look, columns: CapturedColumns, lsn: Lsn): AsyncGenerator<ChangePiece, void, void> {
     const jobs = this.#jobs(seen, columns, lsn);
     this.#isMoreWaiting = true;
     for (const job of jobs) {
@@ -241,30 +246,33 @@ export class SqlServerChangeReader implements ChangeReader {
     this.#isInside = false;
   }
 
-  /** invariant 5: after the last page it is asked again whether anything was discarded meanwhile. */
+  /** invariant 5: after the last page it is asked again whether anything was discarded meanwhile; and, in the same round trip, what is next. */
   async #complete(
     jobs: readonly ChangePages[],
-    columns: Columns,
+    columns: CapturedColumns,
     end: Captured,
     transactions: number,
   ): Promise<ChangePiece> {
-    const state = await this.#answered(readState(this.#session));
-    requireHistory(state, { ...this.#from, lsn: this.#handedOut.lsn });
-    const piece = pieceOf(jobs, this.#position(end), transactions, end.time + state.toUtc);
+    const seen = await this.#look(end.lsn, columns.size <= MAX_EXPECTED ? [...columns.keys()] : []);
+    const piece = pieceOf(jobs, this.#position(end), transactions, end.time + seen.toUtc);
     for (const { rows, rowBytes } of jobs) if (rowBytes !== null) this.#rowBytes.set(rows.instance.id, rowBytes);
     this.#read = end.lsn;
-    return { ...piece, captures: new Captures(state.instances, this.#handedOut.lsn, columns) };
+    this.#seen = seen.moved.size > 0 ? seen : null;
+    this.#seenAt = performance.now();
+    this.#isMoreWaiting = this.#seen !== null;
+    return { ...piece, captures: new Captures(seen.instances, this.#handedOut.lsn, columns) };
   }
 
   /** Of the instances that moved, and of all where one follows another. */
-  async #columns(seen: SourceState & { readonly moved: ReadonlySet<number> }): Promise<Columns> {
+  async #columns(seen: Look): Promise<CapturedColumns> {
     const pairs = seen.instances.filter((one) =>
       seen.instances.some((other) => other.id !== one.id && other.sourceId === one.sourceId),
     );
-    return capturedColumns(this.#session, [...new Set([...seen.moved, ...pairs.map(({ id }) => id)])]);
+    const ids = [...new Set([...seen.moved, ...pairs.map(({ id }) => id)])];
+    return ids.every((id) => seen.columns.has(id)) ? seen.columns : capturedColumns(this.#session, ids);
   }
 
-  #jobs(seen: Look, columns: Columns, to: Lsn): ChangePages[] {
+  #jobs(seen: Look, columns: CapturedColumns, to: Lsn): ChangePages[] {
     const tables = new Map<number, CaptureInstance[]>();
     for (const instance of seen.instances)
       tables.set(instance.sourceId, [...(tables.get(instance.sourceId) ?? []), instance]);
@@ -301,8 +309,6 @@ export class SqlServerChangeReader implements ChangeReader {
     return formatPosition({ ...this.#from, lsn: end.lsn, time: end.time, beyond: false });
   }
 }
-
-type Columns = ReadonlyMap<number, readonly CapturedColumn[]>;
 
 /** Takes what the jobs have read. */
 function pieceOf(

@@ -8,7 +8,9 @@
 import { SluiceError } from '../../model/errors.ts';
 import { displayName, type Column, type Index, type Key, type Table, type TableName } from '../../model/tables.ts';
 import type { TableDesign } from '../contract.ts';
-import { CLUSTERED_KEY_BYTES, keyBytes } from './index-limits.ts';
+import { defaultFor, isCompared, plainIndexes, sameColumns } from '../carried-over.ts';
+import { constantSql } from './constants.ts';
+import { CLUSTERED_KEY_BYTES, indexFits, keyBytes } from './index-limits.ts';
 import { quoteIdentifier, quoteLiteral, quoteTable } from './sql.ts';
 import { declare, ENGINE, STRICT_COLLATION } from './types.ts';
 
@@ -51,7 +53,7 @@ const TABLE_COLUMNS = 1024;
 export function design(source: Table, target: TableName, key: readonly string[]): SqlServerDesign {
   const native = source.engine === ENGINE;
   const leftOut: string[] = [];
-  const columns: { source: string; target: string; nativeType: string; type: Column['type'] }[] = [];
+  const columns: { source: string; target: string; nativeType: string; type: Column['type']; default?: string }[] = [];
   const declared: DesignedColumn[] = [];
   const impossible: string[] = [];
   let hasIdentity = false;
@@ -68,15 +70,24 @@ export function design(source: Table, target: TableName, key: readonly string[])
       impossible.push(`${name} (${column.nativeType})`);
       continue;
     }
-    columns.push({ source: name, target: name, nativeType, type: column.type });
     const inKey = key.includes(name);
     const identity: boolean = isIdentity(column, native) && !hasIdentity;
+    if (column.identity !== null && !identity)
+      leftOut.push(`numbering of column ${name}: one column of a table has it`);
     hasIdentity ||= identity;
+    const byDefault = identity ? '' : defaultClause(column, nativeType, native, leftOut);
+    columns.push({
+      source: name,
+      target: name,
+      nativeType,
+      type: column.type,
+      ...(byDefault === '' ? {} : { default: byDefault }),
+    });
     declared.push({
       name,
       nativeType,
       collate: collation(column, nativeType, native, inKey),
-      clauses: `${identity ? ' IDENTITY(1,1)' : ''}${column.nullable && !inKey ? ' NULL' : ' NOT NULL'}${identity ? '' : defaultClause(column, native, leftOut)}`,
+      clauses: `${identity ? ' IDENTITY(1,1)' : ''}${column.nullable && !inKey ? ' NULL' : ' NOT NULL'}${byDefault}`,
     });
   }
   if (impossible.length > 0)
@@ -92,9 +103,9 @@ export function design(source: Table, target: TableName, key: readonly string[])
       'SCHEMA_MISMATCH',
       `${displayName(source.name)} has ${declared.length} columns; a table of SQL Server has at most ${TABLE_COLUMNS}`,
     );
-  const indexes = native ? carriedIndexes(source, key, leftOut) : [];
-  if (!native)
-    for (const index of source.indexes) leftOut.push(`index ${index.name}: written in another engine's language`);
+  const indexes = native
+    ? carriedIndexes(source, key, leftOut)
+    : translatedIndexes(source, key, new Map(columns.map((column) => [column.source, column.nativeType])), leftOut);
   for (const name of source.foreignKeys) leftOut.push(`foreign key ${name}: not carried`);
   for (const name of source.triggers) leftOut.push(`trigger ${name}: not carried`);
   if (native) leftOut.push('check constraints: not carried; the source has checked the rows');
@@ -197,7 +208,7 @@ function collation(column: Column, nativeType: string, native: boolean, inKey: b
 function isIdentity(column: Column, native: boolean): boolean {
   if (column.identity === null) return false;
   if (native) return true;
-  return column.type.kind === 'int' && column.type.signed && column.type.bits >= 16;
+  return column.type.kind === 'int';
 }
 
 function computedColumn(column: Column): DesignedColumn | null {
@@ -206,10 +217,12 @@ function computedColumn(column: Column): DesignedColumn | null {
   return { name: column.name, nativeType: null, collate: '', clauses: ` AS ${words}` };
 }
 
-function defaultClause(column: Column, native: boolean, leftOut: string[]): string {
+function defaultClause(column: Column, nativeType: string, native: boolean, leftOut: string[]): string {
   if (column.default === null || column.selfWritten) return '';
   if (native && !usesOtherObjects(column.default)) return ` DEFAULT ${column.default}`;
-  leftOut.push(`default of column ${column.name}: ${native ? column.default : 'another engine’s'}`);
+  const constant = native ? null : defaultFor(column);
+  if (constant !== null) return ` DEFAULT ${constantSql(constant, nativeType)}`;
+  leftOut.push(`default of column ${column.name}: ${column.default}`);
   return '';
 }
 
@@ -249,6 +262,21 @@ function carriedIndexes(source: Table, key: readonly string[], leftOut: string[]
   return carried;
 }
 
-function sameColumns(a: readonly string[], b: readonly string[]): boolean {
-  return a.length === b.length && a.every((name) => b.includes(name));
+/** Of another engine's table: to an index here all NULLs are one value, and text is equal otherwise than there. */
+function translatedIndexes(
+  source: Table,
+  key: readonly string[],
+  types: ReadonlyMap<string, string>,
+  leftOut: string[],
+): SqlServerDesign['indexes'] {
+  return plainIndexes(source, key, leftOut).flatMap(({ name, columns, unique }) => {
+    if (!indexFits(columns.map((column) => types.get(column.name) ?? ''))) {
+      leftOut.push(`index ${name}: longer than an index can be here`);
+      return [];
+    }
+    const isUnique = unique && !columns.some((column) => column.nullable || isCompared(column));
+    if (unique && !isUnique) leftOut.push(`uniqueness of index ${name}: NULL and text are compared otherwise here`);
+    const rest = `(${columns.map((column) => quoteIdentifier(column.name)).join(', ')})`;
+    return [{ name, unique: isUnique, clustered: false, rest }];
+  });
 }

@@ -43,8 +43,7 @@ export async function prepareHome(connection: Connection): Promise<void> {
   const names = Object.keys(TABLES);
   const [present] = await connection.query(
     'look for schema sluice in the destination',
-    `SELECT COUNT(*) AS n FROM sys.tables AS t INNER JOIN sys.schemas AS s ON s.schema_id = t.schema_id
-      WHERE s.name = N'sluice' AND t.name IN (${names.map(quoteLiteral).join(', ')})`,
+    `SELECT COUNT(*) AS n FROM (VALUES ${names.map((name) => `(OBJECT_ID(N'sluice.${name}', N'U'))`).join(', ')}) AS v(id) WHERE v.id IS NOT NULL`,
   );
   if (numberOf(present, 'n') === names.length) return;
   await connection.use(async (session) => {

@@ -35,6 +35,12 @@ export function keyBytes(
   return most;
 }
 
+/** Every value of these types has a place in one secondary index. */
+export function indexFits(nativeTypes: readonly string[]): boolean {
+  const sizes = nativeTypes.map((type) => keySize(type)?.bytes ?? Infinity);
+  return sizes.length <= KEY_COLUMNS && sizes.reduce((sum, bytes) => sum + bytes, 0) <= KEY_BYTES;
+}
+
 /** Of the longest value in an index key; null: the type cannot be in one. */
 function keySize(nativeType: string): { readonly bytes: number; readonly fixed: boolean } | null {
   const { name, args } = parseNativeType(nativeType);

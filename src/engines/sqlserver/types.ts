@@ -146,6 +146,9 @@ const ENTRIES: Readonly<Record<string, Entry>> = {
   },
 };
 
+/** Names of the native types that have an entry, for docs/types.md. */
+export const NATIVE_NAMES: readonly string[] = Object.keys(ENTRIES);
+
 /** `codePage`: of a char, varchar or text column's collation; null: unknown, or Unicode. */
 export function logicalType(native: string, codePage: number | null = null): LogicalType {
   const { name, args } = parseNativeType(native);
