@@ -12,6 +12,10 @@ import { isTransportable, selectExpression } from './types.ts';
 const ROW_BYTES = 1000;
 const MAX_FIRST_ROWS = 500;
 const MAX_ROWS = 50_000;
+/** An update has two; a page of its first one alone would hold nothing. */
+const MIN_ROWS = 2;
+/** Rows of a page for each of the page before: what turns out to be larger than that is sent for nothing. */
+const MAX_GROWTH = 8;
 /** What is taken from the wire at once, at most. */
 const BATCH_BYTES = 256 * 1024;
 
@@ -37,8 +41,7 @@ export class ChangePages {
     this.#high = range.high;
     this.#pageBytes = pageBytes;
     this.#rowBytes = rowBytes;
-    const mostRows = rowBytes === null ? MAX_FIRST_ROWS : MAX_ROWS;
-    this.#size = Math.min(mostRows, Math.max(1, Math.ceil(pageBytes / (rowBytes ?? ROW_BYTES))));
+    this.#size = rowsFor(pageBytes, rowBytes ?? ROW_BYTES, rowBytes === null ? MAX_FIRST_ROWS : MAX_ROWS);
     const columns = [
       ...BOOKKEEPING.map((name) => `c.[${name}]`),
       // Of a captured table that nobody maps, or whose mapping has failed by it: the stream is everybody's (invariant 8).
@@ -93,7 +96,7 @@ export class ChangePages {
     this.#place = this.rows.last ?? this.#place;
     if (count > 0) {
       this.#rowBytes = Math.max(1, (this.rows.bytes - before) / count);
-      this.#size = Math.max(1, Math.min(MAX_ROWS, Math.ceil(this.#pageBytes / this.#rowBytes)));
+      this.#size = rowsFor(this.#pageBytes, this.#rowBytes, Math.min(MAX_ROWS, wanted * MAX_GROWTH));
     }
     if (isFull) this.#inside = true;
     else if (this.#inside && this.#place !== null && this.#place.lsn < this.#high) this.#inside = false;
@@ -122,4 +125,8 @@ export class ChangePages {
       operation: Number(place.operation),
     };
   }
+}
+
+function rowsFor(pageBytes: number, rowBytes: number, mostRows: number): number {
+  return Math.max(MIN_ROWS, Math.min(mostRows, Math.ceil(pageBytes / rowBytes)));
 }

@@ -185,12 +185,22 @@ export class SqlServerChangeReader implements ChangeReader {
     }
   }
 
-  /** Asks what there is behind `from`, until every instance that is there was asked about. */
+  /**
+   * Asks what there is behind `from`, until every instance that is there was asked about. It takes nothing, so that it is asked again
+   * where an instance was dropped meanwhile, anybody's perhaps: what was read for a piece stays good.
+   */
   async #look(from: Lsn, columnsOf: readonly number[] = []): Promise<Look> {
-    for (;;) {
+    for (let failures = 0; ;) {
       const range = { from, stop: this.#breaks.find((each) => each > from) ?? null, limit: this.#limit };
       const known = this.#known;
-      const seen = await this.#answered(look(this.#session, range, known, columnsOf));
+      let seen: Look;
+      try {
+        seen = await this.#answered(look(this.#session, range, known, columnsOf));
+      } catch (error) {
+        if (!isPassing(error) || ++failures > MAX_RETRIES) throw error;
+        this.#known = [];
+        continue;
+      }
       requireHistory(seen, { ...this.#from, lsn: this.#handedOut.lsn });
       this.#from = { ...this.#from, fork: seen.fork ?? this.#from.fork };
       this.#known = seen.instances;
@@ -214,6 +224,7 @@ export class SqlServerChangeReader implements ChangeReader {
         const beyond = job.isDone ? job.rows.middleLsn : job.rows.lastLsn;
         if (beyond === null) continue;
         const cut = await commitBefore(this.#session, this.#read, beyond);
+        this.#learn(jobs);
         if (cut === null) {
           yield* this.#largeTransaction(seen, columns, beyond);
           return;
@@ -255,12 +266,16 @@ export class SqlServerChangeReader implements ChangeReader {
   ): Promise<ChangePiece> {
     const seen = await this.#look(end.lsn, columns.size <= MAX_EXPECTED ? [...columns.keys()] : []);
     const piece = pieceOf(jobs, this.#position(end), transactions, end.time + seen.toUtc);
-    for (const { rows, rowBytes } of jobs) if (rowBytes !== null) this.#rowBytes.set(rows.instance.id, rowBytes);
+    this.#learn(jobs);
     this.#read = end.lsn;
     this.#seen = seen.moved.size > 0 ? seen : null;
     this.#seenAt = performance.now();
     this.#isMoreWaiting = this.#seen !== null;
     return { ...piece, captures: new Captures(seen.instances, this.#handedOut.lsn, columns) };
+  }
+
+  #learn(jobs: readonly ChangePages[]): void {
+    for (const { rows, rowBytes } of jobs) if (rowBytes !== null) this.#rowBytes.set(rows.instance.id, rowBytes);
   }
 
   /** Of the instances that moved, and of all where one follows another. */

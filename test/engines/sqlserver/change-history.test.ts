@@ -185,6 +185,22 @@ describe('SQL Server change stream: history', () => {
     expect(later.at(-1)?.captures?.successor(table.name, successor?.capture ?? null)).to.equal(null);
   });
 
+  it('F43: capture of another table is dropped while a large transaction is handed out in parts: the stream goes on', async () => {
+    const other = await capturedTable();
+    const name = `t${++made}`;
+    await database.query(`CREATE TABLE dbo.${name} (id int NOT NULL PRIMARY KEY, v nvarchar(2000))`);
+    await database.captureTable('dbo', name);
+    const from = await captured();
+    const rows = Array.from({ length: 100 }, (_, i) => `(${i + 1}, REPLICATE(N'x', 1000))`).join(', ');
+    await database.query(`INSERT INTO dbo.${name} VALUES ${rows}`);
+    following = await follow(changes, from, { maxBytes: 32 * 1024 });
+    const parts = await following.until((all) => all.some(({ end, changes: count }) => end === null && count > 0));
+    await database.query(`DROP TABLE ${other.sql}; DELETE dbo.${name} WHERE id = 1`);
+    await captured();
+    const rest = await following.changes(101 - shown(parts).length);
+    expect(shown([...parts, ...rest])).to.have.length(101);
+  });
+
   it('F14: the first instance dropped at once, before it was read up to the second, is a gap', async () => {
     const table = await capturedTable();
     const from = await captured();

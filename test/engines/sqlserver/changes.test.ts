@@ -1,6 +1,6 @@
 import { expect } from 'chai';
 import type { ChangePiece } from '../../../src/model/changes.ts';
-import type { SqlServerChanges } from '../../../src/engines/sqlserver/changes.ts';
+import { SqlServerChanges } from '../../../src/engines/sqlserver/changes.ts';
 import { createSqlServerDatabase, requireSqlServer, type SqlServerTestDatabase } from '../../support/sqlserver.ts';
 import { changesOf, follow, shown, STREAM, type Following } from './change-support.ts';
 
@@ -183,6 +183,30 @@ describe('SQL Server change stream', () => {
     expect(shown(seen).map((each) => each.split(',')[0])).to.deep.equal(
       Array.from({ length: 300 }, (_, i) => `I:${500 + i}`),
     );
+  });
+
+  it('F43: updates of rows larger than a page ask for few rows at once', async () => {
+    await database.query('CREATE TABLE dbo.a (id int NOT NULL PRIMARY KEY, v nvarchar(max))');
+    await database.captureTable('dbo', 'a');
+    const rows = Array.from({ length: 20 }, (_, i) => `(${i}, REPLICATE(CAST(N'x' AS nvarchar(max)), 20000))`);
+    const from = await start();
+    await database.query(`INSERT INTO dbo.a VALUES ${rows.join(', ')}; UPDATE dbo.a SET v = v + N'y'`);
+    // The connection's session is the reader's.
+    const asked: number[] = [];
+    const session = await database.connection.open();
+    const extract = session.extract.bind(session);
+    session.extract = (doing, text, parameters, extractor) => {
+      asked.push(Number(parameters['rows']));
+      return extract(doing, text, parameters, extractor);
+    };
+    const watched = new SqlServerChanges({
+      open: () => Promise.resolve(session),
+      release: () => database.connection.release(session),
+    } as unknown as typeof database.connection);
+    following = await follow(watched, from, { maxBytes: 32 * 1024 });
+    expect(shown(await following.changes(40))).to.have.length(40);
+    // The first page of all measures rows.
+    expect(Math.max(...asked.slice(1))).to.be.lessThan(10);
   });
 
   it('F12: idle rows move the position on, up to the end that was named', async () => {
