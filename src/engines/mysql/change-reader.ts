@@ -38,8 +38,6 @@ export class MysqlChangeReader implements ChangeReader {
   #expanded: Iterator<Buffer> | null = null;
   /** End of the last piece; what was asked for to begin with. */
   #made: LogPlace;
-  /** A source that stands still is told once to have nothing more. */
-  #isSilent = true;
   #idleAt = performance.now();
   #isStopped = false;
   #isReading = false;
@@ -135,8 +133,8 @@ export class MysqlChangeReader implements ChangeReader {
     const { decoder } = this.#setup;
     if (decoder.inTransaction) return null;
     if (decoder.transactions > 0 && decoder.changes > 0) return this.#cut(decoder.place);
-    const isFurther = this.#isSilent || compareLogPlaces(this.#made, decoder.place) < 0;
-    return isFurther && this.#idleDue() <= 0 ? this.#cut(decoder.place) : null;
+    // Also where the source stands still: whoever reads looks after destinations that are away between two pieces.
+    return this.#idleDue() <= 0 ? this.#cut(decoder.place) : null;
   }
 
   #idleDue(): number {
@@ -147,7 +145,6 @@ export class MysqlChangeReader implements ChangeReader {
   #cut(end: LogPlace | null): ChangePiece {
     const { decoder, server } = this.#setup;
     this.#idleAt = performance.now();
-    this.#isSilent = false;
     const taken = decoder.take();
     if (end !== null) this.#made = end;
     const position = end === null ? null : formatPosition({ server, ...end, gtids: decoder.gtids.toString() });

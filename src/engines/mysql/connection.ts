@@ -126,7 +126,11 @@ export class Session implements PooledSession {
 
   async end(): Promise<void> {
     if (this.lost) return;
-    await new Promise<void>((resolve) => this.driver.end(() => resolve()));
+    // The driver does not call back when the connection is lost meanwhile.
+    await new Promise<void>((resolve) => {
+      this.#onEnd.add(resolve);
+      this.driver.end(() => resolve());
+    });
     this.#over(new Error('Connection ended'));
   }
 

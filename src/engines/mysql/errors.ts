@@ -68,6 +68,7 @@ const BY_NUMBER: Readonly<Record<number, ErrorCode>> = {
   1451: 'ROW_REFUSED', // foreign key
   1452: 'ROW_REFUSED',
   1526: 'ROW_REFUSED', // no partition for the value
+  1665: 'CONFIG_INVALID', // binlog_format = STATEMENT, which cannot log what READ COMMITTED writes
   1690: 'ROW_REFUSED', // out of range
   1698: 'LOGIN_FAILED',
   1748: 'ROW_REFUSED', // not in the given partitions

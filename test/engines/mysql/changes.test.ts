@@ -149,6 +149,21 @@ for (const { name, require } of [
       expect(changes?.visibility).to.have.length(1);
     });
 
+    it('F46: a source that stands still goes on saying so: between two pieces destinations that are away are asked again', async () => {
+      const reader = await stream.source.read(STREAM, await stream.start(), {
+        ...{ maxChanges: 1000, maxBytes: 1 << 20, idleProgressMs: () => 20, pollMs: () => 20 },
+      });
+      try {
+        let pieces = 0;
+        for await (const piece of reader.pieces) {
+          expect([piece.changes, piece.end === null]).to.deep.equal([0, false]);
+          if (++pieces === 5) break;
+        }
+      } finally {
+        await reader.stop();
+      }
+    });
+
     it('no piece reaches across a place at which a group stands', async () => {
       await database.query('CREATE TABLE broken_at (id int PRIMARY KEY)');
       const start = await stream.start();
