@@ -117,7 +117,7 @@ export class BinlogDecoder {
     }
     switch (header.type) {
       case EVENT.tableMap:
-        this.#rows.describe(event);
+        await this.#rows.describe(event);
         return this.#advance(header, Step.None);
       case EVENT.mariaGtid:
       case EVENT.gtid:
@@ -216,6 +216,7 @@ export class BinlogDecoder {
   async #statement(sql: string, schema: string): Promise<boolean> {
     const statement = tableStatement(sql, schema);
     const isTruncate = statement?.verb === 'TRUNCATE';
+    if (statement && !isTruncate) this.#rows.forgetTypes();
     for (const { schema: named, table } of statement?.tables ?? []) {
       if (this.#fold(named) !== this.#fold(this.#database)) continue;
       if (isTruncate && table !== null) await this.#rows.truncate(this.#fold(table));

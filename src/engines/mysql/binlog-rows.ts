@@ -18,7 +18,8 @@ import {
   uncompress,
   type RowsEvent,
 } from './binlog-events.ts';
-import { valueReader, type Cursor, type ValueReader } from './binlog-values.ts';
+import { mayBeOwnType, ownTypeReader } from './binlog-own-types.ts';
+import { valueReader, type Cursor, type LogColumn, type ValueReader } from './binlog-values.ts';
 import { tableId } from './catalog.ts';
 
 /** Approximate memory of a cell besides its text. */
@@ -31,12 +32,22 @@ interface Followed {
   readonly readers: readonly ValueReader[];
 }
 
+interface DescribedTable {
+  readonly table: string;
+  readonly columns: readonly string[];
+  /** Native types, by column. */
+  readonly types: ReadonlyMap<string, string>;
+}
+
 export interface RowOptions {
   /** Tables of this database only. */
   readonly database: string;
   readonly charsets: ReadonlyMap<number, string>;
-  /** A table as it is now, for a TRUNCATE of one that no event has described yet; null: it is gone. */
-  readonly describe: (table: string) => Promise<{ table: string; columns: readonly string[] } | null>;
+  /**
+   * A table as it is now, for a TRUNCATE of one that no event has described yet, and for columns that are bytes in the log only; null: it
+   * is gone.
+   */
+  readonly describe: (table: string) => Promise<DescribedTable | null>;
 }
 
 export class RowDecoder {
@@ -49,6 +60,7 @@ export class RowDecoder {
   #unread = new Map<string, SluiceError>();
   /** … and by the table id of those that were described. */
   readonly #unreadable = new Map<number, { table: string; why: SluiceError }>();
+  readonly #types = new Map<string, ReadonlyMap<string, string>>();
   #sawAbsent = false;
 
   tables: TableChanges[] = [];
@@ -82,7 +94,12 @@ export class RowDecoder {
     this.#unreadable.clear();
   }
 
-  describe(event: Buffer): void {
+  /** A statement may have changed them. */
+  forgetTypes(): void {
+    this.#types.clear();
+  }
+
+  async describe(event: Buffer): Promise<void> {
     const id = tableIdOf(event);
     if (this.#tables.has(id)) return;
     if (readTableName(event).schema !== this.#options.database) {
@@ -97,7 +114,11 @@ export class RowDecoder {
     const names = columns.map((column) => column.name);
     let readers: readonly ValueReader[];
     try {
-      readers = columns.map(valueReader);
+      const types = columns.some(mayBeOwnType) ? await this.#typesOf(table, columns) : null;
+      readers = columns.map((column) => {
+        const reader = valueReader(column);
+        return (types && ownTypeReader(types.get(column.name), reader)) ?? reader;
+      });
     } catch (error) {
       this.#tables.set(id, null);
       this.#unreadable.set(id, { table, why: toSluiceError(error) });
@@ -111,6 +132,16 @@ export class RowDecoder {
     if (isSame && open) this.#open.set(kept, open);
     this.#byName.set(table, kept);
     this.#tables.set(id, kept);
+  }
+
+  /** Asked once for a table with these columns: a statement that changes their types has the table copied again. */
+  async #typesOf(table: string, columns: readonly LogColumn[]): Promise<ReadonlyMap<string, string>> {
+    const place = JSON.stringify([table, columns.map(({ name, meta }) => [name, meta])]);
+    const known = this.#types.get(place);
+    if (known) return known;
+    const found = (await this.#options.describe(table))?.types ?? new Map<string, string>();
+    this.#types.set(place, found);
+    return found;
   }
 
   /** `token`: of the transaction. */

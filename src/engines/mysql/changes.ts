@@ -22,7 +22,7 @@ const HEARTBEAT_MS = 2_000;
 const SILENCE_MS = 60_000;
 
 /** Native types whose form in the log is not told apart there from bytes. */
-const UNREADABLE: ReadonlySet<string> = new Set(['uuid', 'inet4', 'inet6', 'vector']);
+const UNREADABLE: ReadonlySet<string> = new Set(['vector']);
 
 export class MysqlChanges implements ChangeSource {
   readonly #connection: Connection;
@@ -150,7 +150,9 @@ export class MysqlChanges implements ChangeSource {
         describe: (table) =>
           this.#connection.use(async (other) => {
             const [now] = await describeTables(other, [{ schema: '', table }], database);
-            return now ? { table: now.name.table, columns: now.columns.map((column) => column.name) } : null;
+            if (!now) return null;
+            const types = new Map(now.columns.map((column) => [column.name, column.nativeType]));
+            return { table: now.name.table, columns: [...types.keys()], types };
           }),
       },
     );

@@ -364,6 +364,10 @@ export const VALUES: readonly ValueCase[] = [
     values: [
       ["'01234567-89AB-7CDE-8F01-23456789ABCD'", '01234567-89ab-7cde-8f01-23456789abcd'],
       ["'00000000-0000-0000-0000-000000000000'", '00000000-0000-0000-0000-000000000000'],
+      // Versions 1 to 5 are kept in another order of bytes.
+      ["'01234567-89ab-4cde-8f01-23456789abcd'", '01234567-89ab-4cde-8f01-23456789abcd'],
+      ["'f1234567-89ab-1cde-bf01-23456789ab00'", 'f1234567-89ab-1cde-bf01-23456789ab00'],
+      ["'ffffffff-ffff-ffff-ffff-ffffffffffff'", 'ffffffff-ffff-ffff-ffff-ffffffffffff'],
     ],
   },
   {
@@ -372,9 +376,22 @@ export const VALUES: readonly ValueCase[] = [
     values: [
       ["'::1'", '::1'],
       ["'2001:db8::ff00:42:8329'", '2001:db8::ff00:42:8329'],
+      ["'::'", '::'],
+      ["'fe80::'", 'fe80::'],
+      ["'::ffff:192.0.2.128'", '::ffff:192.0.2.128'],
+      ["'::192.0.2.1'", '::192.0.2.1'],
+      ["'1:2:3:4:5:6:7:8'", '1:2:3:4:5:6:7:8'],
+      ["'1:0:0:2:0:0:0:3'", '1:0:0:2::3'],
     ],
   },
-  { type: 'inet4', only: 'mariadb', values: [["'192.0.2.1'", '192.0.2.1']] },
+  {
+    type: 'inet4',
+    only: 'mariadb',
+    values: [
+      ["'192.0.2.1'", '192.0.2.1'],
+      ["'10.0.0.0'", '10.0.0.0'],
+    ],
+  },
 ];
 
 export function casesFor(isMariaDb: boolean): ValueCase[] {
