@@ -1,6 +1,7 @@
 /** Any to any: one service, one control database, a server of each engine, every pair of them. */
 import { ENGINES } from '../support/ends.ts';
 import { createPairsWorld, type PairsWorld } from '../support/pairs-world.ts';
+import { createdTablesSuite } from './created-tables.suite.ts';
 import { pairSuite } from './pair.suite.ts';
 
 describe('pairs', function () {
@@ -13,4 +14,5 @@ describe('pairs', function () {
   after(() => world?.close());
 
   for (const from of ENGINES) for (const into of ENGINES) pairSuite(() => world, from, into);
+  createdTablesSuite(() => world);
 });

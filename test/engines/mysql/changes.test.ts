@@ -4,7 +4,7 @@ import { Op } from '../../../src/model/changes.ts';
 import type { Position } from '../../../src/model/position.ts';
 import { createMysqlDatabase, requireMysql, requireMysqlItself, type MysqlTestDatabase } from '../../support/mysql.ts';
 import { skip } from '../../support/skip.ts';
-import { seenIn, Stream } from './stream.ts';
+import { seenIn, STREAM, Stream } from './stream.ts';
 import { casesFor, shown, valueTable } from './values.ts';
 
 describe('MySQL positions', () => {

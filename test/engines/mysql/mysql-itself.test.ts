@@ -176,7 +176,7 @@ describe('MySQL itself: its binary log', () => {
         } else expect(findings).to.deep.equal([]);
         const start = await reader.start();
         await database.query(`REPLACE INTO t VALUES (9, '${mode}')`);
-        expect(seenIn(await reader.read(start, 1)).map((one) => one.after?.['v'])).to.deep.equal([mode]);
+        expect(seenIn(await reader.read(start, 1)).at(-1)?.after?.['v']).to.equal(mode);
       } finally {
         await reader.close();
       }
