@@ -1,7 +1,7 @@
 /**
  * npm test [-- --long] [--lanes N] [--grep X] [files]: installs packages when needed, builds what child processes of the tests
- * run, and runs the folders of test/ side by side, each in a mocha of its own with servers of its own: in two lanes where there
- * are two processors. Ends with what was skipped and what failed, and the line `N passed, N failed, N skipped`.
+ * run, and runs the folders of test/ side by side, each in a mocha of its own with servers of its own: in three lanes where
+ * there are two processors, because many tests wait. Ends with what was skipped and what failed, and the line `N passed, N failed, N skipped`.
  */
 import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { availableParallelism, tmpdir } from 'node:os';
@@ -50,7 +50,7 @@ for (const [signal, code] of [
   ['SIGHUP', 129],
 ])
   process.on(signal, () => (interruptedBy ??= code));
-await runAll(folders, Number(values.lanes ?? Math.min(2, availableParallelism())));
+await runAll(folders, Number(values.lanes ?? Math.min(3, availableParallelism() + 1)));
 rmSync(scratch, { recursive: true, force: true });
 report();
 

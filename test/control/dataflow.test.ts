@@ -9,6 +9,9 @@ import { eventually } from '../support/service.ts';
 import { LAYOUTS, type DataflowLayout } from './dataflow-layouts.ts';
 import { SQLSERVER, type ControlTestDatabase } from './servers.ts';
 
+/** What is the same for every layout, and each time a process with cold sessions: for one of them, but in the long run. */
+const isWhole = (layout: DataflowLayout) => layout === LAYOUTS[0] || Boolean(process.env['SLUICE_TEST_LONG']);
+
 describe('sluice migrate --from-dataflow', function () {
   this.timeout(600_000);
   const databases: ControlTestDatabase[] = [];
@@ -45,9 +48,11 @@ describe('sluice migrate --from-dataflow', function () {
     it(`F59: ${layout.name}: told beforehand, upgraded in place, nothing lost, and again without effect`, async () => {
       const { database, variables } = await make(layout);
       const before = await tables(database);
-      const plain = await sluice(['migrate'], variables);
-      expect(plain.exitCode).to.equal(2);
-      expect(plain.stderr).to.contain('sluice migrate --from-dataflow');
+      if (isWhole(layout)) {
+        const plain = await sluice(['migrate'], variables);
+        expect(plain.exitCode).to.equal(2);
+        expect(plain.stderr).to.contain('sluice migrate --from-dataflow');
+      }
 
       const dry = await sluice(['migrate', '--from-dataflow', '--dry-run', '--json'], variables);
       expect(dry.exitCode, dry.stdout).to.equal(0);
@@ -62,7 +67,7 @@ describe('sluice migrate --from-dataflow', function () {
 
       const again = await sluice(['migrate', '--from-dataflow'], variables);
       expect(again.stdout).to.contain('was upgraded before');
-      expect((await sluice(['migrate'], variables)).stdout).to.contain('is up to date');
+      if (isWhole(layout)) expect((await sluice(['migrate'], variables)).stdout).to.contain('is up to date');
       await holds(database, layout);
 
       // It is a control database as any: rows are understood, new ones get new numbers, the views answer.

@@ -59,22 +59,24 @@ describe('kills and frozen owners, PostgreSQL → SQL Server', function () {
     expect(after?.['last_generation']).to.equal(1);
   });
 
-  it('F09 F63: an owner frozen in the middle of a commit: another takes over past its locks, its write is refused', async () => {
-    const first = await start({ 'stream.before-commit': 'sleep:4000' });
-    await world.state(await world.map('t'), 'streaming', 45);
-    await change(0);
-    await eventually(async () => {
-      const open = await world.target.query(
-        `SELECT session_id FROM sys.dm_exec_sessions WHERE open_transaction_count > 0 AND status = N'sleeping' OR status LIKE N'idle in transaction%'`,
-      );
-      if (open.length === 0) throw new Error('no commit is under way');
+  // In the contract suite always; here, with whole services on cold sessions of a stand-in, in the long run.
+  if (LONG)
+    it('F09 F63: an owner frozen in the middle of a commit: another takes over past its locks, its write is refused', async () => {
+      const first = await start({ 'stream.before-commit': 'sleep:4000' });
+      await world.state(await world.map('t'), 'streaming', 45);
+      await change(0);
+      await eventually(async () => {
+        const open = await world.target.query(
+          `SELECT session_id FROM sys.dm_exec_sessions WHERE open_transaction_count > 0 AND status = N'sleeping' OR status LIKE N'idle in transaction%'`,
+        );
+        if (open.length === 0) throw new Error('no commit is under way');
+      });
+      first.signal('SIGSTOP');
+      await start();
+      await world.equal('t', 60_000);
+      first.signal('SIGCONT');
+      await first.says('newer owner', 30_000);
+      await change(1);
+      await world.equal('t', 45_000);
     });
-    first.signal('SIGSTOP');
-    await start();
-    await world.equal('t', 60_000);
-    first.signal('SIGCONT');
-    await first.says('newer owner', 30_000);
-    await change(1);
-    await world.equal('t', 45_000);
-  });
 });
