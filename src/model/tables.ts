@@ -11,6 +11,11 @@ export function displayName(name: TableName): string {
   return name.schema === '' ? name.table : `${name.schema}.${name.table}`;
 }
 
+/** For maps: names may hold dots. */
+export function tableKey(name: TableName): string {
+  return `${name.schema.length}:${name.schema}.${name.table}`;
+}
+
 /** A default that means the same in every engine; `now`: the time of the statement. */
 export type Constant =
   | { readonly kind: 'text' | 'number'; readonly text: string }

@@ -2,7 +2,7 @@
 import type { TableChanges } from '../model/changes.ts';
 import { SluiceError } from '../model/errors.ts';
 import type { KeyedChanges } from '../model/keyed-changes.ts';
-import { displayName } from '../model/tables.ts';
+import { displayName, tableKey } from '../model/tables.ts';
 import type { ApplyCounts, GroupTransaction, Route } from '../engines/contract.ts';
 import { encodeBlocks } from './change-block.ts';
 import { Collapse } from './collapse.ts';
@@ -45,14 +45,14 @@ export function routeChanges(tables: readonly TableChanges[], routes: readonly R
   const bySource = new Map<string, Route[]>();
   const byId = new Map<string, Route[]>();
   for (const route of routes) {
-    const name = sourceKey(route.source.schema, route.source.table);
+    const name = tableKey(route.source);
     bySource.set(name, [...(bySource.get(name) ?? []), route]);
     byId.set(route.relationId, [...(byId.get(route.relationId) ?? []), route]);
   }
   const routed = new Map<string, { route: Route; tables: TableChanges[] }>();
   for (const changes of tables) {
     const { name, id } = changes.relation;
-    const named = bySource.get(sourceKey(name.schema, name.table)) ?? [];
+    const named = bySource.get(tableKey(name)) ?? [];
     const renamed = (byId.get(id) ?? []).filter((route) => !named.includes(route));
     for (const route of [...named, ...renamed]) {
       const entry = routed.get(route.mappingUid) ?? { route, tables: [] };
@@ -126,8 +126,7 @@ export async function carry(
 /** Another table under the same name is another table: its rows do not belong here until a copy says so. */
 function requireSameTable({ relation }: TableChanges, route: Route): void {
   if (relation.id === route.relationId) {
-    if (sourceKey(relation.name.schema, relation.name.table) === sourceKey(route.source.schema, route.source.table))
-      return;
+    if (tableKey(relation.name) === tableKey(route.source)) return;
     throw new SluiceError(
       'SOURCE_TABLE_REPLACED',
       `the source's table ${displayName(route.source)} was renamed to ${displayName(relation.name)}; its changes are kept`,
@@ -143,8 +142,4 @@ function requireSameTable({ relation }: TableChanges, route: Route): void {
       hint: 'Set is_full_sync = 1 to copy the new table.',
     },
   );
-}
-
-function sourceKey(schema: string, table: string): string {
-  return `${schema.length}:${schema}.${table}`;
 }

@@ -1,7 +1,7 @@
 /** What the capture job does, as far as this login may see: everything in one round trip. */
 import { SluiceError } from '../../model/errors.ts';
 import type { Finding } from '../../model/findings.ts';
-import { displayName, type TableName } from '../../model/tables.ts';
+import { displayName, tableKey, type TableName } from '../../model/tables.ts';
 import type { StreamHealth } from '../contract.ts';
 import { capturedColumns, stateOf, STATE, type SourceState } from './capture-instances.ts';
 import { chainOf } from './captures.ts';
@@ -97,8 +97,8 @@ async function supersededInstances(
   state: SourceState,
   tables: readonly TableName[],
 ): Promise<StreamHealth['tables']> {
-  const labels = new Set(tables.map(displayName));
-  const asked = state.instances.filter(({ table }) => labels.has(displayName(table)));
+  const wanted = new Set(tables.map(tableKey));
+  const asked = state.instances.filter(({ table }) => wanted.has(tableKey(table)));
   const pairs = asked.filter((one) => asked.some((other) => other.id !== one.id && other.sourceId === one.sourceId));
   if (pairs.length === 0) return [];
   const columns = await capturedColumns(
@@ -106,7 +106,7 @@ async function supersededInstances(
     pairs.map(({ id }) => id),
   );
   return tables.flatMap((name) => {
-    const own = pairs.filter(({ table }) => displayName(table) === displayName(name));
+    const own = pairs.filter(({ table }) => tableKey(table) === tableKey(name));
     const chain = chainOf(own, columns);
     const newest = chain.at(-1);
     if (!newest) return [];

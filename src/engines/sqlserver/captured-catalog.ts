@@ -1,5 +1,5 @@
 /** The catalog of a source: what sys.* says of its tables, and what captures them. */
-import { displayName, type Table, type TableName } from '../../model/tables.ts';
+import { tableKey, type Table, type TableName } from '../../model/tables.ts';
 import { capturedColumns, readState, type CaptureInstance } from './capture-instances.ts';
 import { captureOf, chainOf } from './captures.ts';
 import { SqlServerCatalog } from './catalog.ts';
@@ -16,9 +16,7 @@ export class CapturedCatalog extends SqlServerCatalog {
   override async describe(names: readonly TableName[]): Promise<(Table | null)[]> {
     const [tables, captures] = await Promise.all([super.describe(names), this.#captures()]);
     return tables.map((table) =>
-      table === null || captures === null
-        ? table
-        : { ...table, capture: captures.get(displayName(table.name)) ?? null },
+      table === null || captures === null ? table : { ...table, capture: captures.get(tableKey(table.name)) ?? null },
     );
   }
 
@@ -28,8 +26,8 @@ export class CapturedCatalog extends SqlServerCatalog {
     if (!isCdcEnabled || isHidden) return null;
     const byTable = new Map<string, CaptureInstance[]>();
     for (const instance of instances) {
-      const label = displayName(instance.table);
-      byTable.set(label, [...(byTable.get(label) ?? []), instance]);
+      const key = tableKey(instance.table);
+      byTable.set(key, [...(byTable.get(key) ?? []), instance]);
     }
     const pairs = [...byTable.values()].filter((own) => own.length > 1).flat();
     const columns = await capturedColumns(
@@ -37,9 +35,9 @@ export class CapturedCatalog extends SqlServerCatalog {
       pairs.map(({ id }) => id),
     );
     return new Map(
-      [...byTable].flatMap(([label, own]) => {
+      [...byTable].flatMap(([key, own]) => {
         const current = chainOf(own, columns).at(-1);
-        return current ? [[label, captureOf(current)]] : [];
+        return current ? [[key, captureOf(current)]] : [];
       }),
     );
   }

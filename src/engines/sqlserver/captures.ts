@@ -5,7 +5,7 @@
  */
 import type { CaptureSuccessor, TableCaptures } from '../../model/changes.ts';
 import { SluiceError } from '../../model/errors.ts';
-import { displayName, type TableName } from '../../model/tables.ts';
+import { displayName, tableKey, type TableName } from '../../model/tables.ts';
 import type { CapturedColumn, CaptureInstance } from './capture-instances.ts';
 import { relationOf } from './change-rows.ts';
 import { displayLsn, ZERO_LSN, type Lsn } from './position.ts';
@@ -65,7 +65,7 @@ export class Captures implements TableCaptures {
   /** `base`: where the piece begins. */
   constructor(instances: readonly CaptureInstance[], base: Lsn, columns: ColumnsById) {
     for (const instance of instances) {
-      const key = displayName(instance.table);
+      const key = tableKey(instance.table);
       this.#byTable.set(key, [...(this.#byTable.get(key) ?? []), instance]);
     }
     this.#base = base;
@@ -74,7 +74,7 @@ export class Captures implements TableCaptures {
 
   gap(table: TableName, capture: string | null): SluiceError | null {
     const label = displayName(table);
-    const instances = this.#byTable.get(label) ?? [];
+    const instances = this.#byTable.get(tableKey(table)) ?? [];
     if (instances.length === 0)
       return gap(`${label} is no longer captured: its capture instance was dropped, and what changes now is lost`);
     const pin = parseCapture(capture);
@@ -93,7 +93,7 @@ export class Captures implements TableCaptures {
   }
 
   successor(table: TableName, capture: string | null): CaptureSuccessor | null {
-    const instances = this.#byTable.get(displayName(table)) ?? [];
+    const instances = this.#byTable.get(tableKey(table)) ?? [];
     const pin = parseCapture(capture);
     const newest = chainOf(instances, this.#columns).at(-1);
     if (!newest || !pin || newest.id === pin.id) return null;

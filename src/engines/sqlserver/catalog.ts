@@ -106,7 +106,7 @@ export class SqlServerCatalog implements Catalog {
   }
 }
 
-const text = (row: Row, name: string): string => String(row[name] ?? '').trim();
+const text = (row: Row, name: string): string => String(row[name] ?? '');
 const orNull = (row: Row, name: string): string | null => (row[name] == null ? null : String(row[name]));
 const byName = <T extends { readonly name: string }>(a: T, b: T): number => (a.name < b.name ? -1 : 1);
 

@@ -4,7 +4,7 @@
  */
 import { SluiceError } from '../../model/errors.ts';
 import type { Position, PositionOrder } from '../../model/position.ts';
-import { carriedColumns, displayName, type Table, type TableName } from '../../model/tables.ts';
+import { carriedColumns, displayName, tableKey, type Table, type TableName } from '../../model/tables.ts';
 import type { ChangeReader, ChangeSource, ReadOptions, SourceObject, StreamHealth } from '../contract.ts';
 import { capturedColumns, readState, type SourceState } from './capture-instances.ts';
 import { readHealth, requireAgent } from './capture-health.ts';
@@ -64,7 +64,7 @@ export class SqlServerChanges implements ChangeSource {
   async include(_stream: string, table: Table): Promise<{ objects: SourceObject[] }> {
     const state = await this.#ready();
     const label = displayName(table.name);
-    const instances = state.instances.filter(({ table: name }) => displayName(name) === label);
+    const instances = state.instances.filter(({ table: name }) => tableKey(name) === tableKey(table.name));
     if (instances.length === 0)
       throw new SluiceError('CDC_NOT_READY', `changes of ${label} are not captured`, {
         hint: `${enableTable(table.name)} ${grantCapture(state.user)}`,

@@ -1,6 +1,6 @@
 /** What a SQL Server lacks for its role, each with the statements that mend it (manual: "Enable and disable change data capture"). */
 import type { Finding } from '../../model/findings.ts';
-import { displayName, type TableName } from '../../model/tables.ts';
+import { displayName, tableKey, type TableName } from '../../model/tables.ts';
 import type { Preflight } from '../contract.ts';
 import { capturedColumns, type CapturedColumn } from './capture-instances.ts';
 import { readHealth, type CaptureHealth } from './capture-health.ts';
@@ -266,5 +266,5 @@ function missingColumns(rows: readonly Row[], sourceId: number, held: readonly C
 
 /** As most databases' collations compare names. */
 function isSame(a: TableName, b: TableName): boolean {
-  return displayName(a).toLowerCase() === displayName(b).toLowerCase();
+  return tableKey(a).toLowerCase() === tableKey(b).toLowerCase();
 }

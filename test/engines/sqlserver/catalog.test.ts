@@ -84,6 +84,11 @@ describe('SQL Server catalog', () => {
     expect((await describeOne('spelled')).id).to.not.equal(first.id);
   });
 
+  it('a name is what it is, with its blanks: another table has the one without', async () => {
+    await database.query('CREATE TABLE [ blank] (id int NOT NULL); CREATE TABLE blank (id int NOT NULL)');
+    expect((await describeOne(' blank')).name.table).to.equal(' blank');
+  });
+
   it('F25: keys of text are loose but under binary collations; so are floats and offsets', async () => {
     const loose = async (column: string) => {
       await database.query(`DROP TABLE IF EXISTS keyed; CREATE TABLE keyed (k ${column} NOT NULL PRIMARY KEY)`);

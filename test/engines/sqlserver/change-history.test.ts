@@ -201,6 +201,25 @@ describe('SQL Server change stream: history', () => {
     expect(shown([...parts, ...rest])).to.have.length(101);
   });
 
+  it('F14: tables whose names look alike with a dot between schema and table are not two instances of one', async () => {
+    for (const sql of ['CREATE SCHEMA [x]', 'CREATE SCHEMA [x.y]']) await database.query(sql);
+    const names = [
+      { schema: 'x', table: 'y.z' },
+      { schema: 'x.y', table: 'z' },
+    ];
+    for (const { schema, table } of names) {
+      await database.query(`CREATE TABLE [${schema}].[${table}] (id int NOT NULL PRIMARY KEY)`);
+      await database.captureTable(schema, table);
+    }
+    const tables = await new CapturedCatalog(database.connection).describe(names);
+    const captures = tables.map((table) => table?.capture ?? '');
+    expect(new Set(captures).size).to.equal(2);
+    following = await follow(changes, await captured());
+    const piece = await nextEnd();
+    for (const [i, name] of names.entries())
+      expect(piece.captures?.successor(name, captures[i] ?? null) ?? null).to.equal(null);
+  });
+
   it('F14: the first instance dropped at once, before it was read up to the second, is a gap', async () => {
     const table = await capturedTable();
     const from = await captured();
