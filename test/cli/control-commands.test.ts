@@ -16,7 +16,7 @@ onControlServers(
       variables = { DEST_URL: await server.url(), CONTROL_DATABASE: database.name };
     });
 
-    after(() => database.drop());
+    after(() => database?.drop());
 
     it('say how to configure a destination when there is none', async () => {
       const run = await sluice(['status']);

@@ -23,7 +23,7 @@ onControlServers('control: connection', (server) => {
     await proxy?.close();
     proxy = null;
   });
-  after(() => test.drop());
+  after(() => test?.drop());
 
   const open = async (url: string, options: Partial<Parameters<typeof ControlDatabase.open>[0]> = {}) => {
     const control = await ControlDatabase.open({ url, timeoutMs: 3000, ...options });

@@ -10,7 +10,7 @@ onControlServers('control: retention, and views over many rows', (server) => {
   before(async () => {
     test = await createControl(server);
   });
-  after(() => test.drop());
+  after(() => test?.drop());
 
   it('views answer in less than 50 ms with 2,000 mappings and many log rows (1,000,000 on PostgreSQL)', async function () {
     this.timeout(share === 1 ? 900_000 : 180_000);

@@ -53,7 +53,9 @@ describe('every pair, killed and resumed', function () {
       mappings.set(table, await world.mapPair(from, into, table));
     }
     for (const [n, [point, times]] of KILLS.entries()) {
-      const service = await services.start(world, { [point]: `kill:${times}` });
+      // Where servers are missing fewer copies and commits are made.
+      const reached = Math.min(times, pairs.filter(there).length);
+      const service = await services.start(world, { [point]: `kill:${reached}` });
       if (point.startsWith('stream')) await change(n);
       expect(await service.endsWithin(120_000), `${point}\n${service.lastWords()}`).to.equal(true);
       if (!point.startsWith('stream')) await change(n);
