@@ -8,10 +8,10 @@ import { snapshotSuite } from './snapshot.suite.ts';
 
 const quote = (name: string) => `[${name.replaceAll(']', ']]')}]`;
 
-/** Drops all tables but those that Sluice keeps in a destination, and empties these. */
+/** Drops all tables but those that Sluice keeps in a destination (their names have no underscore), and empties these. */
 const EMPTY = `
 DECLARE @sql nvarchar(max);
-SELECT @sql = STRING_AGG(CAST(CASE WHEN s.name = N'sluice' AND t.name IN (N'positions', N'pieces', N'generations', N'chunks', N'locks', N'lockers')
+SELECT @sql = STRING_AGG(CAST(CASE WHEN s.name = N'sluice' AND CHARINDEX(N'_', t.name) = 0
     THEN N'DELETE FROM ' ELSE N'DROP TABLE ' END + QUOTENAME(s.name) + N'.' + QUOTENAME(t.name) AS nvarchar(max)), N'; ')
   FROM sys.tables AS t INNER JOIN sys.schemas AS s ON s.schema_id = t.schema_id WHERE s.name IN (N'dbo', N'sluice');
 EXEC (@sql)`;

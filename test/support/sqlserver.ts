@@ -76,8 +76,11 @@ async function find(): Promise<{ server: SqlServerUnderTest; stop(): Promise<voi
     server: { url: `${server.tdsUrl}?encrypt=false`, kind: 'babelfish', pgUrl: server.pgUrl },
     stop: async () => {
       // At once: a shutdown that writes everything takes seconds, and nothing of it is kept.
-      process.kill(server.pid, 'SIGQUIT');
-      await server.stop();
+      try {
+        process.kill(server.pid, 'SIGQUIT');
+      } finally {
+        await server.stop();
+      }
     },
   };
 }

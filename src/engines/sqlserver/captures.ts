@@ -6,7 +6,7 @@
 import type { CaptureSuccessor, TableCaptures } from '../../model/changes.ts';
 import { SluiceError } from '../../model/errors.ts';
 import { displayName, tableKey, type TableName } from '../../model/tables.ts';
-import type { CapturedColumn, CaptureInstance } from './capture-instances.ts';
+import type { CapturedColumn, CapturedColumns, CaptureInstance } from './capture-instances.ts';
 import { relationOf } from './change-rows.ts';
 import { displayLsn, ZERO_LSN, type Lsn } from './position.ts';
 
@@ -19,13 +19,11 @@ function parseCapture(capture: string | null): { readonly id: number; readonly s
   return id === undefined || since === undefined ? null : { id: Number(id), since: since === '' ? ZERO_LSN : since };
 }
 
-type ColumnsById = ReadonlyMap<number, readonly CapturedColumn[]>;
-
 /**
  * The instances that the stream reads one after another, of one table's: a newer one follows unless it holds less. Columns that are
  * not given are not compared.
  */
-export function chainOf(instances: readonly CaptureInstance[], columns: ColumnsById): CaptureInstance[] {
+export function chainOf(instances: readonly CaptureInstance[], columns: CapturedColumns): CaptureInstance[] {
   const chain: CaptureInstance[] = [];
   const byAge = instances.filter(({ min }) => min !== null).sort((a, b) => a.createdAt - b.createdAt || a.id - b.id);
   for (const instance of byAge) {
@@ -60,10 +58,10 @@ export function segmentsOf(chain: readonly CaptureInstance[], from: Lsn, to: Lsn
 export class Captures implements TableCaptures {
   readonly #byTable = new Map<string, CaptureInstance[]>();
   readonly #base: Lsn;
-  readonly #columns: ColumnsById;
+  readonly #columns: CapturedColumns;
 
   /** `base`: where the piece begins. */
-  constructor(instances: readonly CaptureInstance[], base: Lsn, columns: ColumnsById) {
+  constructor(instances: readonly CaptureInstance[], base: Lsn, columns: CapturedColumns) {
     for (const instance of instances) {
       const key = tableKey(instance.table);
       this.#byTable.set(key, [...(this.#byTable.get(key) ?? []), instance]);

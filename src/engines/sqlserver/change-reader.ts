@@ -62,9 +62,8 @@ export class SqlServerChangeReader implements ChangeReader {
   /** Transactions that one look covers at most: as many as fit. */
   #limit: number;
   #idle: Idle | null = null;
-  /** The look behind the last piece, where it found more; not to be used when it has grown old. */
-  #seen: Look | null = null;
-  #seenAt = 0;
+  /** The look behind the last piece, where it found more; of use until `until`. */
+  #seen: { readonly look: Look; readonly until: number } | null = null;
   #idleAt = performance.now();
   #stopped: Promise<void> | null = null;
   /** The next piece, being read while the last one is written. */
@@ -149,9 +148,9 @@ export class SqlServerChangeReader implements ChangeReader {
       const polledAt = performance.now();
       let isBehind = false;
       try {
-        const isFresh = performance.now() - this.#seenAt < this.#options.pollMs();
-        const seen = (isFresh ? this.#seen : null) ?? (await this.#look(this.#read));
+        const before = this.#seen;
         this.#seen = null;
+        const seen = before && polledAt < before.until ? before.look : await this.#look(this.#read);
         isBehind = seen.to !== null && seen.last !== null && seen.last.lsn > seen.to.lsn;
         this.#isMoreWaiting = isBehind;
         wait = seen.moved.size > 0 ? BUSY_POLL_MS : Math.min(wait * 2, this.#options.pollMs());
@@ -268,8 +267,7 @@ export class SqlServerChangeReader implements ChangeReader {
     const piece = pieceOf(jobs, this.#position(end), transactions, end.time + seen.toUtc);
     this.#learn(jobs);
     this.#read = end.lsn;
-    this.#seen = seen.moved.size > 0 ? seen : null;
-    this.#seenAt = performance.now();
+    this.#seen = seen.moved.size > 0 ? { look: seen, until: performance.now() + this.#options.pollMs() } : null;
     this.#isMoreWaiting = this.#seen !== null;
     return { ...piece, captures: new Captures(seen.instances, this.#handedOut.lsn, columns) };
   }

@@ -298,21 +298,11 @@ async function loadCells(
   await loadRows(session, table, columns, { format: 'cells', batches: oneBatch(batch) }, options);
 }
 
-/** Small numbers' texts, which every batch needs again. */
-const numberTexts: string[] = [];
-const MAX_NUMBER_TEXTS = 50_000;
-
-function numberText(number: number): string {
-  if (number > MAX_NUMBER_TEXTS) return String(number);
-  while (numberTexts.length <= number) numberTexts.push(String(numberTexts.length));
-  return numberTexts[number] ?? '';
-}
-
 /** Rows with their number, from 1, as the first cell. */
 function numbered(cells: readonly Cell[], width: number): Cell[] {
   const rows: Cell[] = [];
   for (let at = 0; at < cells.length; at++) {
-    if (at % width === 0) rows.push(numberText(at / width + 1));
+    if (at % width === 0) rows.push(String(at / width + 1));
     rows.push(cells[at] ?? null);
   }
   return rows;

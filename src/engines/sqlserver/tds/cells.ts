@@ -166,8 +166,8 @@ export const decodeUnicode: Decoder = (buffer, at, length) => (buffer as FastBuf
 export const decodeBytes: Decoder = (buffer, at, length) => Uint8Array.prototype.slice.call(buffer, at, at + length);
 
 /**
- * Bytes as text, one character a byte: what is only compared and handed back costs a tenth of an array, and nothing when it is what
- * the row before had.
+ * Bytes as text, one character a byte: what is only compared and handed back needs no array of its own, and nothing at all
+ * when it is what the row before had.
  */
 export function byteTextDecoder(): Decoder {
   let last = '';
