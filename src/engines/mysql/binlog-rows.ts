@@ -27,6 +27,9 @@ const CELL_BYTES = 48;
 /** No key column is longer (InnoDB's limit in bytes): a longer value of an old row is not needed. */
 const MAX_KEY_BYTES = 3072;
 
+/** Descriptions of tables that are remembered. */
+const MAX_DESCRIPTIONS = 1000;
+
 interface Followed {
   readonly relation: ChangeRelation;
   readonly readers: readonly ValueReader[];
@@ -55,6 +58,8 @@ export class RowDecoder {
   /** By the event's table id; null: of another database, or one that cannot be read. */
   readonly #tables = new Map<number, Followed | null>();
   readonly #byName = new Map<string, Followed>();
+  /** By what a table map event says, but for the table's id; null: of another database. */
+  readonly #described = new Map<string, Followed | null>();
   #open = new Map<Followed, TableChanges>();
   /** Tables whose rows could not be read, since the last complete piece. */
   #unread = new Map<string, SluiceError>();
@@ -97,20 +102,36 @@ export class RowDecoder {
   /** A statement may have changed them. */
   forgetTypes(): void {
     this.#types.clear();
+    this.#described.clear();
   }
 
-  async describe(event: Buffer): Promise<void> {
+  /** A promise only where the server must be asked. */
+  describe(event: Buffer): Promise<void> | undefined {
     const id = tableIdOf(event);
-    if (this.#tables.has(id)) return;
+    if (this.#tables.has(id)) return undefined;
+    // Each transaction describes its tables anew, mostly in the same words.
+    const words = event.toString('latin1', HEADER_BYTES + 8);
+    const known = this.#described.get(words);
+    if (known !== undefined) {
+      if (known) this.#byName.set(known.relation.name.table, known);
+      this.#tables.set(id, known);
+      return undefined;
+    }
+    if (this.#described.size >= MAX_DESCRIPTIONS) this.#described.clear();
     if (readTableName(event).schema !== this.#options.database) {
+      this.#described.set(words, null);
       this.#tables.set(id, null);
-      return;
+      return undefined;
     }
     const { table, columns } = readTableMap(event, this.#options.charsets);
     if (columns === null)
       throw new SluiceError('CDC_NOT_READY', `the binary log does not describe the columns of ${table}`, {
         hint: 'SET GLOBAL binlog_row_metadata = FULL; and write it into the server’s configuration.',
       });
+    return this.#describeTable(id, words, table, columns);
+  }
+
+  async #describeTable(id: number, words: string, table: string, columns: readonly LogColumn[]): Promise<void> {
     const names = columns.map((column) => column.name);
     let readers: readonly ValueReader[];
     try {
@@ -131,6 +152,7 @@ export class RowDecoder {
     const open = known === undefined ? undefined : this.#open.get(known);
     if (isSame && open) this.#open.set(kept, open);
     this.#byName.set(table, kept);
+    this.#described.set(words, kept);
     this.#tables.set(id, kept);
   }
 
