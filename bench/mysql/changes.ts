@@ -150,7 +150,10 @@ interface Pair extends Table {
 }
 
 function tableOf(server: BenchServer): Table {
-  const one = async (sql: string) => String(Object.values((await server.query(sql))[0] ?? {})[0] ?? 0);
+  const one = async (sql: string) => {
+    const [value] = Object.values((await server.query(sql))[0] ?? {});
+    return typeof value === 'string' ? value : '0';
+  };
   return {
     last: async () => Number(await one('SELECT MAX(id) AS id FROM bench.orders')),
     fingerprint: () =>

@@ -2,12 +2,12 @@
 import {
   emptyTableChanges,
   Op,
-  type ChangeCell,
   type ChangeRelation,
   type TableCaptures,
   type TableChanges,
 } from '../../model/changes.ts';
 import { SluiceError, toSluiceError } from '../../model/errors.ts';
+import { ImageChanges } from '../image-changes.ts';
 import {
   HEADER_BYTES,
   lengthEncoded,
@@ -19,20 +19,19 @@ import {
   type RowsEvent,
 } from './binlog-events.ts';
 import { mayBeOwnType, ownTypeReader } from './binlog-own-types.ts';
-import { valueReader, type Cursor, type LogColumn, type ValueReader } from './binlog-values.ts';
+import { BinlogRows, rowFormat, type RowFormat } from './binlog-images.ts';
+import { valueReader, type LogColumn, type ValueReader } from './binlog-values.ts';
 import { tableId } from './catalog.ts';
 
 /** Approximate memory of a cell besides its text. */
 const CELL_BYTES = 48;
-/** No key column is longer (InnoDB's limit in bytes): a longer value of an old row is not needed. */
-const MAX_KEY_BYTES = 3072;
 
 /** Descriptions of tables that are remembered. */
 const MAX_DESCRIPTIONS = 1000;
 
 interface Followed {
   readonly relation: ChangeRelation;
-  readonly readers: readonly ValueReader[];
+  readonly format: RowFormat;
 }
 
 interface DescribedTable {
@@ -60,13 +59,12 @@ export class RowDecoder {
   readonly #byName = new Map<string, Followed>();
   /** By what a table map event says, but for the table's id; null: of another database. */
   readonly #described = new Map<string, Followed | null>();
-  #open = new Map<Followed, TableChanges>();
+  #open = new Map<Followed, ImageChanges<BinlogRows>>();
   /** Tables whose rows could not be read, since the last complete piece. */
   #unread = new Map<string, SluiceError>();
   /** … and by the table id of those that were described. */
   readonly #unreadable = new Map<number, { table: string; why: SluiceError }>();
   readonly #types = new Map<string, ReadonlyMap<string, string>>();
-  #sawAbsent = false;
 
   tables: TableChanges[] = [];
   bytes = 0;
@@ -148,9 +146,8 @@ export class RowDecoder {
     const known = this.#byName.get(table);
     // The same columns are the same relation, though labels and types may have changed.
     const isSame = known !== undefined && JSON.stringify(known.relation.columns) === JSON.stringify(names);
-    const kept: Followed = { relation: isSame ? known.relation : this.#relation(table, names), readers };
-    const open = known === undefined ? undefined : this.#open.get(known);
-    if (isSame && open) this.#open.set(kept, open);
+    const relation = isSame ? known.relation : this.#relation(table, names);
+    const kept: Followed = { relation, format: rowFormat(columns, readers) };
     this.#byName.set(table, kept);
     this.#described.set(words, kept);
     this.#tables.set(id, kept);
@@ -191,31 +188,30 @@ export class RowDecoder {
         );
     }
     const data = event.subarray(count.next + images * bitmap);
-    const cursor = { buffer: compressed ? uncompress(data) : data, at: 0 };
+    const buffer = compressed ? uncompress(data) : data;
     const changes = this.#changesOf(followed);
     if (token !== null && changes.visibility.at(-1) !== token) changes.visibility.push(token);
-    const start = changes.cells.length;
-    while (cursor.at < cursor.buffer.length) {
-      const before = kind === 'insert' ? -1 : this.#row(cursor, followed.readers, changes.cells, true);
-      const after = kind === 'delete' ? -1 : this.#row(cursor, followed.readers, changes.cells, false);
-      changes.ops.push(kind === 'insert' ? Op.Insert : kind === 'update' ? Op.Update : Op.Delete);
-      changes.before.push(before);
-      changes.after.push(after);
-      this.changes++;
+    const { rows, ops, before, after } = changes;
+    const width = followed.relation.columns.length;
+    const op = kind === 'insert' ? Op.Insert : kind === 'update' ? Op.Update : Op.Delete;
+    let made = 0;
+    for (let from = 0; from < buffer.length; made++) {
+      before.push(op === Op.Insert ? -1 : rows.count * width);
+      if (op !== Op.Insert) from = rows.add(buffer, from, true);
+      after.push(op === Op.Delete ? -1 : rows.count * width);
+      if (op !== Op.Delete) from = rows.add(buffer, from, false);
+      if (from > buffer.length) throw malformed('a row that is longer than its event');
+      ops.push(op);
     }
-    changes.hasAbsent ||= this.#sawAbsent;
-    this.#sawAbsent = false;
-    this.bytes += cursor.buffer.length + (changes.cells.length - start) * CELL_BYTES;
+    this.changes += made;
+    // As much as their cells would take, for whoever asks for them.
+    this.bytes += buffer.length + made * images * width * CELL_BYTES;
   }
 
   async truncate(table: string): Promise<void> {
-    let followed = this.#byName.get(table);
-    if (!followed) {
-      const found = await this.#options.describe(table);
-      if (found === null) return;
-      followed = { relation: this.#relation(found.table, found.columns), readers: [] };
-    }
-    const changes = this.#changesOf(followed);
+    const followed = this.#byName.get(table);
+    const changes = followed ? this.#changesOf(followed) : await this.#changesOfUnseen(table);
+    if (changes === null) return;
     changes.ops.push(Op.Truncate);
     changes.before.push(-1);
     changes.after.push(-1);
@@ -229,26 +225,24 @@ export class RowDecoder {
     return { name: { schema: '', table }, id: tableId(database, table), columns, columnTypes };
   }
 
-  #changesOf(followed: Followed): TableChanges {
+  #changesOf(followed: Followed): ImageChanges<BinlogRows> {
     const open = this.#open.get(followed);
     if (open) return open;
-    const made = emptyTableChanges(followed.relation);
+    const made = new ImageChanges(followed.relation, new BinlogRows(followed.format));
+    made.hasAbsent = followed.format.mayLack;
+    // What is of another form from here on stays behind what came before.
+    for (const other of this.#open.keys())
+      if (other.relation.name.table === followed.relation.name.table) this.#open.delete(other);
     this.tables.push(made);
     this.#open.set(followed, made);
     return made;
   }
 
-  /** Reads one row image; returns where its first cell is. */
-  #row(cursor: Cursor, readers: readonly ValueReader[], cells: ChangeCell[], isOld: boolean): number {
-    const first = cells.length;
-    const nulls = cursor.at;
-    cursor.at += (readers.length + 7) >> 3;
-    for (let i = 0; i < readers.length; i++) {
-      const isNull = (((cursor.buffer[nulls + (i >> 3)] ?? 0) >> (i & 7)) & 1) === 1;
-      const cell = isNull ? null : readers[i]?.(cursor);
-      if (cell === undefined && !isOld) this.#sawAbsent = true;
-      cells.push(isOld && cell != null && cell.length > MAX_KEY_BYTES ? undefined : cell);
-    }
-    return first;
+  async #changesOfUnseen(table: string): Promise<TableChanges | null> {
+    const found = await this.#options.describe(table);
+    if (found === null) return null;
+    const made = emptyTableChanges(this.#relation(found.table, found.columns));
+    this.tables.push(made);
+    return made;
   }
 }

@@ -3,8 +3,7 @@
  * was read from the socket, and nothing made of them. Most changes go from there straight into the destination's COPY
  * (binary-rows.ts); cells are made for whoever asks.
  */
-import type { ChangeCell, ChangeRelation, Op, RowImages, TableChanges } from '../../model/changes.ts';
-import { SluiceError } from '../../model/errors.ts';
+import type { ChangeCell, RowImages } from '../../model/changes.ts';
 
 /** `utf8Slice` is what Buffer's own toString calls after checking its arguments; the checks cost as much as a short cell. */
 interface FastBuffer extends Buffer {
@@ -151,54 +150,4 @@ function integerAt(buffer: Buffer, start: number, length: number): number | null
     number = number * 10 + digit;
   }
   return isNegative ? -number : number;
-}
-
-/**
- * Changes whose rows lie where they were read, until somebody asks for cells: they are made all at once, and what was read is
- * let go.
- */
-export class PgoutputChanges implements TableChanges {
-  readonly relation: ChangeRelation;
-  readonly ops: Op[];
-  readonly before: number[];
-  readonly after: number[];
-  readonly visibility: string[];
-  hasAbsent = false;
-  #rows: PgoutputRows | null;
-  #cells: ChangeCell[] | null = null;
-
-  constructor(
-    relation: ChangeRelation,
-    rows: PgoutputRows,
-    ops: Op[] = [],
-    before: number[] = [],
-    after: number[] = [],
-    visibility: string[] = [],
-  ) {
-    this.relation = relation;
-    this.#rows = rows;
-    this.ops = ops;
-    this.before = before;
-    this.after = after;
-    this.visibility = visibility;
-  }
-
-  get images(): PgoutputRows | undefined {
-    return this.#rows ?? undefined;
-  }
-
-  /** For whoever still adds rows. */
-  get rows(): PgoutputRows {
-    if (this.#rows === null) throw new SluiceError('INTERNAL', 'rows are added to changes whose cells were made');
-    return this.#rows;
-  }
-
-  /** Not to be asked for while rows are still added. */
-  get cells(): ChangeCell[] {
-    if (this.#cells === null) {
-      this.#cells = this.rows.cells();
-      this.#rows = null;
-    }
-    return this.#cells;
-  }
 }
