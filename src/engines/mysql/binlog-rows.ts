@@ -7,6 +7,7 @@ import {
   type TableChanges,
 } from '../../model/changes.ts';
 import { SluiceError, toSluiceError } from '../../model/errors.ts';
+import type { TableName } from '../../model/tables.ts';
 import { ImageChanges } from '../image-changes.ts';
 import {
   HEADER_BYTES,
@@ -45,6 +46,8 @@ export interface RowOptions {
   /** Tables of this database only. */
   readonly database: string;
   readonly charsets: ReadonlyMap<number, string>;
+  /** Names of tables are not told apart by case (`lower_case_table_names`). */
+  readonly foldsNames: boolean;
   /**
    * A table as it is now, for a TRUNCATE of one that no event has described yet, and for columns that are bytes in the log only; null: it
    * is gone.
@@ -60,8 +63,8 @@ export class RowDecoder {
   /** By what a table map event says, but for the table's id; null: of another database. */
   readonly #described = new Map<string, Followed | null>();
   #open = new Map<Followed, ImageChanges<BinlogRows>>();
-  /** Tables whose rows could not be read, since the last complete piece. */
-  #unread = new Map<string, SluiceError>();
+  /** Tables whose rows could not be read, since the last complete piece; null: any table. */
+  #unread = new Map<string | null, SluiceError>();
   /** … and by the table id of those that were described. */
   readonly #unreadable = new Map<number, { table: string; why: SluiceError }>();
   readonly #types = new Map<string, ReadonlyMap<string, string>>();
@@ -88,7 +91,18 @@ export class RowDecoder {
     if (this.#unread.size === 0) return undefined;
     const unread = this.#unread;
     this.#unread = new Map();
-    return { gap: ({ table }) => unread.get(table) ?? null, successor: () => null };
+    const gap = ({ table }: TableName) => unread.get(this.fold(table)) ?? unread.get(null) ?? null;
+    return { gap, successor: () => null };
+  }
+
+  /** Rows of the table (null: of any) were changed and are not here. */
+  missed(table: string | null, why: SluiceError): void {
+    this.#unread.set(table === null ? null : this.fold(table), why);
+  }
+
+  /** Names that the server does not tell apart by case arrive as they were typed. */
+  fold(name: string): string {
+    return this.#options.foldsNames ? name.toLowerCase() : name;
   }
 
   /** Table ids are of one file, and of one transaction at least. */
@@ -169,7 +183,7 @@ export class RowDecoder {
     const followed = this.#tables.get(id);
     if (followed === null) {
       const unreadable = this.#unreadable.get(id);
-      if (unreadable) this.#unread.set(unreadable.table, unreadable.why);
+      if (unreadable) this.missed(unreadable.table, unreadable.why);
       return;
     }
     if (followed === undefined) throw malformed('rows of a table that was not described');
