@@ -7,7 +7,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Arena } from '../postgres/arena.ts';
 import { cpuSeconds } from '../postgres/cpu.ts';
-import { alternate, median, ratio, say, sayLoad, seconds } from '../report.ts';
+import { alternate, mebibytes, median, ratio, say, sayLoad, seconds } from '../report.ts';
 import { fillMariaDb, MARIADB_TABLE, MARIADB_VALUES, startServer, type BenchServer } from './tables.ts';
 
 const BASE_ROWS = 100_000;
@@ -190,7 +190,7 @@ class Bench {
     arena.startService();
     await arena.copyMapping(`(server_id, source_table, ${pair.mapping}`);
     for (const workload of workloads) await this.#workload(pair, workload, rounds);
-    await arena.stopService();
+    say(`  peak resident size of the service: ${mebibytes(await arena.stopService())}`);
   }
 
   async #workload(pair: Pair, workload: Workload, rounds: number): Promise<void> {
