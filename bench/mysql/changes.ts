@@ -56,6 +56,17 @@ export function smallTransactions(count: number): Workload {
   };
 }
 
+/** One transaction, larger than what is held of changes: for the memory that it takes. */
+export function oneTransaction(rows: number): Workload {
+  return {
+    name: `one transaction of ${rows} inserts`,
+    changes: rows,
+    sql: (first) =>
+      `INSERT INTO orders SELECT ${MARIADB_VALUES} FROM (SELECT ${first} + seq - 1 AS seq FROM seq_1_to_${rows}) numbers;`,
+    warmUp: () => oneTransaction(1000),
+  };
+}
+
 export interface ChangesOptions {
   readonly workloads: readonly Workload[];
   readonly rounds: number;
