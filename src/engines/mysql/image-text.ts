@@ -2,8 +2,8 @@
  * Values of row images as the bytes of their text, as LOAD DATA takes them: the same that cells become there (binlog-values.ts, then
  * load-values.ts), without a string in between. What is not written here goes that way.
  */
-import type { LogColumn } from './binlog-values.ts';
-import { TYPE } from './binlog-values.ts';
+import { DIGIT_BYTES } from './binlog-decimal.ts';
+import { stringLength, TYPE, UTF8, type LogColumn } from './binlog-columns.ts';
 
 /** Writes the text of the value that lies from `at` to `end` in `source` into `out`, at `to`; returns where it ends there. */
 export type TextWriter = (source: Buffer, at: number, end: number, out: Buffer, to: number) => number;
@@ -22,8 +22,6 @@ const SPACE = 0x20;
 const BACKSLASH = 0x5c;
 const TAB = 0x09;
 const LINE_END = 0x0a;
-
-const UTF8: ReadonlySet<string | null> = new Set(['utf8', 'utf8mb3', 'utf8mb4', 'ascii']);
 
 /** Null: not written here. */
 export function imageText(column: LogColumn): ImageText | null {
@@ -49,8 +47,7 @@ export function imageText(column: LogColumn): ImageText | null {
     case TYPE.varString:
       return UTF8.has(column.charset) ? escapedText(meta > 255 ? 2 : 1) : null;
     case TYPE.string:
-      // Only CHAR of more than 255 bytes has a length of two.
-      return UTF8.has(column.charset) ? escapedText((((meta >> 8) & 0x30) ^ 0x30) << 4 > 0 ? 2 : 1) : null;
+      return UTF8.has(column.charset) ? escapedText(stringLength(meta) > 255 ? 2 : 1) : null;
     case TYPE.blob:
       return UTF8.has(column.charset) ? escapedText(meta) : null;
     default:
@@ -193,9 +190,6 @@ function bigEndian(source: Buffer, at: number, bytes: number): number {
   for (let i = 0; i < bytes; i++) value = value * 256 + (source[at + i] ?? 0);
   return value;
 }
-
-/** Bytes that hold so many decimal digits. */
-const DIGIT_BYTES = [0, 1, 1, 2, 2, 3, 3, 4, 4, 4] as const;
 
 /** As in binlog-decimal.ts: groups of nine digits in four bytes, the first bit set for positive numbers, negative ones inverted. */
 function decimal(precision: number, scale: number): ImageText {
