@@ -1,9 +1,9 @@
+/** Changes whose rows are kept in the form in which they were read (model/changes.ts, RowImages), whatever that form is. */
 import type { Cell, ChangeCell, ChangeRelation, Op, RowBatch, RowImages, TableChanges } from '../model/changes.ts';
 import type { UpsertImages } from '../model/keyed-changes.ts';
 import { SluiceError } from '../model/errors.ts';
 
-/** Rows as the engine's stream has them, counted. */
-export interface Images extends RowImages {
+export interface StoredRows extends RowImages {
   readonly count: number;
 }
 
@@ -11,7 +11,7 @@ export interface Images extends RowImages {
  * Changes whose rows lie where they were read, until somebody asks for cells: they are made all at once, and what was read is
  * let go.
  */
-export class ImageChanges<Rows extends Images> implements TableChanges {
+export class ImageChanges<Rows extends StoredRows> implements TableChanges {
   readonly relation: ChangeRelation;
   readonly ops: Op[];
   readonly before: number[];

@@ -2,7 +2,7 @@
 import type { AlteredTable, TableCaptures, TableChanges } from '../../model/changes.ts';
 import { SluiceError } from '../../model/errors.ts';
 import { EVENT, readHeader, readMariaGtid, readQuery, readRotate, ROWS, type EventHeader } from './binlog-events.ts';
-import { tableStatement } from './ddl-statement.ts';
+import { rowStatement, tableStatement } from './ddl-statement.ts';
 import { readMysqlGtid, readTaggedGtid } from './binlog-gtids.ts';
 import { payloadEvents } from './binlog-payload.ts';
 import { RowDecoder, type RowOptions } from './binlog-rows.ts';
@@ -15,8 +15,6 @@ export type Step = (typeof Step)[keyof typeof Step];
 
 export interface DecoderOptions extends RowOptions {
   readonly isMariaDb: boolean;
-  /** Names of tables are not told apart by case (`lower_case_table_names`). */
-  readonly foldsNames: boolean;
   /** Until the first file says whether it has them: TCP and TLS have their own, so they are not computed again. */
   readonly hasChecksums: boolean;
 }
@@ -33,7 +31,6 @@ interface Transaction {
 export class BinlogDecoder {
   readonly #isMariaDb: boolean;
   readonly #database: string;
-  readonly #foldsNames: boolean;
   readonly #rows: RowDecoder;
   #pending: Transaction | null = null;
   #hasChecksums: boolean;
@@ -52,7 +49,6 @@ export class BinlogDecoder {
   constructor(from: LogPlace & { gtids: string }, options: DecoderOptions) {
     this.#isMariaDb = options.isMariaDb;
     this.#database = options.database;
-    this.#foldsNames = options.foldsNames;
     this.#rows = new RowDecoder(options);
     this.#hasChecksums = options.hasChecksums;
     this.place = { file: from.file, offset: from.offset };
@@ -100,7 +96,8 @@ export class BinlogDecoder {
     return payloadEvents(this.#withoutChecksum(received));
   }
 
-  async decode(received: Buffer): Promise<Step> {
+  /** A promise only where the server must be asked: an event costs less than one. */
+  decode(received: Buffer): Step | Promise<Step> {
     const header = readHeader(received);
     if (header.type === EVENT.format) {
       // Its last five bytes are the algorithm of the file's checksums and its own.
@@ -116,9 +113,11 @@ export class BinlogDecoder {
       return this.#advance(header, Step.None);
     }
     switch (header.type) {
-      case EVENT.tableMap:
-        await this.#rows.describe(event);
+      case EVENT.tableMap: {
+        const described = this.#rows.describe(event);
+        if (described) return described.then(() => this.#advance(header, Step.None));
         return this.#advance(header, Step.None);
+      }
       case EVENT.mariaGtid:
       case EVENT.gtid:
       case EVENT.taggedGtid:
@@ -198,7 +197,7 @@ export class BinlogDecoder {
     return this.#advance({ ...header, end }, Step.Commit);
   }
 
-  async #query(event: Buffer, header: EventHeader): Promise<Step> {
+  #query(event: Buffer, header: EventHeader): Step | Promise<Step> {
     const { schema, sql } = readQuery(event, header.type === EVENT.compressedQuery);
     if (/^\s*(COMMIT|ROLLBACK)\s*$/i.test(sql)) return this.#commit(header);
     if (!this.#isMariaDb && this.#pending?.standalone === null) {
@@ -206,10 +205,11 @@ export class BinlogDecoder {
       this.#pending.standalone = !/^\s*BEGIN\s*$/i.test(sql);
       if (!this.#pending.standalone) return this.#advance(header, Step.None);
     }
-    const isTruncate = await this.#statement(sql, schema);
-    if (this.#pending?.standalone !== true) return this.#advance(header, Step.None);
-    this.#commit(header);
-    return isTruncate ? Step.Commit : Step.Statement;
+    return this.#statement(sql, schema).then((isTruncate) => {
+      if (this.#pending?.standalone !== true) return this.#advance(header, Step.None);
+      this.#commit(header);
+      return isTruncate ? Step.Commit : Step.Statement;
+    });
   }
 
   /** True: a TRUNCATE. */
@@ -217,18 +217,31 @@ export class BinlogDecoder {
     const statement = tableStatement(sql, schema);
     const isTruncate = statement?.verb === 'TRUNCATE';
     if (statement && !isTruncate) this.#rows.forgetTypes();
+    else if (!statement) this.#statementOfRows(sql, schema);
     for (const { schema: named, table } of statement?.tables ?? []) {
-      if (this.#fold(named) !== this.#fold(this.#database)) continue;
-      if (isTruncate && table !== null) await this.#rows.truncate(this.#fold(table));
+      if (!this.#isOurs(named)) continue;
+      if (isTruncate && table !== null) await this.#rows.truncate(this.#rows.fold(table));
       else if (statement) this.altered.push({ schema: '', table, verb: statement.verb });
     }
     return isTruncate;
   }
 
-  /** Names that the server does not tell apart by case arrive as they were typed. */
-  #fold(name: string): string {
-    return this.#foldsNames ? name.toLowerCase() : name;
+  /** invariant 5: the rows that it changed are not in the log. */
+  #statementOfRows(sql: string, schema: string): void {
+    const statement = rowStatement(sql, schema);
+    for (const { schema: named, table } of statement?.tables ?? [])
+      if (this.#isOurs(named)) this.#rows.missed(table, notRows(statement?.verb ?? ''));
   }
+
+  #isOurs(schema: string): boolean {
+    return this.#rows.fold(schema) === this.#rows.fold(this.#database);
+  }
+}
+
+function notRows(verb: string): SluiceError {
+  return new SluiceError('GAP', `the source’s log holds a statement (${verb}) instead of the rows that it changed`, {
+    hint: "SET GLOBAL binlog_format = 'ROW'; sessions that have set it otherwise, or were opened before, must be reopened. Then set is_full_sync = 1.",
+  });
 }
 
 function anotherLog(): SluiceError {

@@ -2,12 +2,13 @@
 import {
   emptyTableChanges,
   Op,
-  type ChangeCell,
   type ChangeRelation,
   type TableCaptures,
   type TableChanges,
 } from '../../model/changes.ts';
 import { SluiceError, toSluiceError } from '../../model/errors.ts';
+import type { TableName } from '../../model/tables.ts';
+import { ImageChanges } from '../image-changes.ts';
 import {
   HEADER_BYTES,
   lengthEncoded,
@@ -19,17 +20,19 @@ import {
   type RowsEvent,
 } from './binlog-events.ts';
 import { mayBeOwnType, ownTypeReader } from './binlog-own-types.ts';
-import { valueReader, type Cursor, type LogColumn, type ValueReader } from './binlog-values.ts';
+import { BinlogRows, rowFormat, type RowFormat } from './binlog-images.ts';
+import { valueReader, type LogColumn, type ValueReader } from './binlog-values.ts';
 import { tableId } from './catalog.ts';
 
 /** Approximate memory of a cell besides its text. */
 const CELL_BYTES = 48;
-/** No key column is longer (InnoDB's limit in bytes): a longer value of an old row is not needed. */
-const MAX_KEY_BYTES = 3072;
+
+/** Descriptions of tables that are remembered. */
+const MAX_DESCRIPTIONS = 1000;
 
 interface Followed {
   readonly relation: ChangeRelation;
-  readonly readers: readonly ValueReader[];
+  readonly format: RowFormat;
 }
 
 interface DescribedTable {
@@ -43,6 +46,8 @@ export interface RowOptions {
   /** Tables of this database only. */
   readonly database: string;
   readonly charsets: ReadonlyMap<number, string>;
+  /** Names of tables are not told apart by case (`lower_case_table_names`). */
+  readonly foldsNames: boolean;
   /**
    * A table as it is now, for a TRUNCATE of one that no event has described yet, and for columns that are bytes in the log only; null: it
    * is gone.
@@ -55,13 +60,14 @@ export class RowDecoder {
   /** By the event's table id; null: of another database, or one that cannot be read. */
   readonly #tables = new Map<number, Followed | null>();
   readonly #byName = new Map<string, Followed>();
-  #open = new Map<Followed, TableChanges>();
-  /** Tables whose rows could not be read, since the last complete piece. */
-  #unread = new Map<string, SluiceError>();
+  /** By what a table map event says, but for the table's id; null: of another database. */
+  readonly #described = new Map<string, Followed | null>();
+  #open = new Map<Followed, ImageChanges<BinlogRows>>();
+  /** Tables whose rows could not be read, since the last complete piece; null: any table. */
+  #unread = new Map<string | null, SluiceError>();
   /** … and by the table id of those that were described. */
   readonly #unreadable = new Map<number, { table: string; why: SluiceError }>();
   readonly #types = new Map<string, ReadonlyMap<string, string>>();
-  #sawAbsent = false;
 
   tables: TableChanges[] = [];
   bytes = 0;
@@ -85,7 +91,18 @@ export class RowDecoder {
     if (this.#unread.size === 0) return undefined;
     const unread = this.#unread;
     this.#unread = new Map();
-    return { gap: ({ table }) => unread.get(table) ?? null, successor: () => null };
+    const gap = ({ table }: TableName) => unread.get(this.fold(table)) ?? unread.get(null) ?? null;
+    return { gap, successor: () => null };
+  }
+
+  /** Rows of the table (null: of any) were changed and are not here. */
+  missed(table: string | null, why: SluiceError): void {
+    this.#unread.set(table === null ? null : this.fold(table), why);
+  }
+
+  /** Names that the server does not tell apart by case arrive as they were typed. */
+  fold(name: string): string {
+    return this.#options.foldsNames ? name.toLowerCase() : name;
   }
 
   /** Table ids are of one file, and of one transaction at least. */
@@ -97,20 +114,36 @@ export class RowDecoder {
   /** A statement may have changed them. */
   forgetTypes(): void {
     this.#types.clear();
+    this.#described.clear();
   }
 
-  async describe(event: Buffer): Promise<void> {
+  /** A promise only where the server must be asked. */
+  describe(event: Buffer): Promise<void> | undefined {
     const id = tableIdOf(event);
-    if (this.#tables.has(id)) return;
+    if (this.#tables.has(id)) return undefined;
+    // Each transaction describes its tables anew, mostly in the same words.
+    const words = event.toString('latin1', HEADER_BYTES + 8);
+    const known = this.#described.get(words);
+    if (known !== undefined) {
+      if (known) this.#byName.set(known.relation.name.table, known);
+      this.#tables.set(id, known);
+      return undefined;
+    }
+    if (this.#described.size >= MAX_DESCRIPTIONS) this.#described.clear();
     if (readTableName(event).schema !== this.#options.database) {
+      this.#described.set(words, null);
       this.#tables.set(id, null);
-      return;
+      return undefined;
     }
     const { table, columns } = readTableMap(event, this.#options.charsets);
     if (columns === null)
       throw new SluiceError('CDC_NOT_READY', `the binary log does not describe the columns of ${table}`, {
         hint: 'SET GLOBAL binlog_row_metadata = FULL; and write it into the server’s configuration.',
       });
+    return this.#describeTable(id, words, table, columns);
+  }
+
+  async #describeTable(id: number, words: string, table: string, columns: readonly LogColumn[]): Promise<void> {
     const names = columns.map((column) => column.name);
     let readers: readonly ValueReader[];
     try {
@@ -127,10 +160,10 @@ export class RowDecoder {
     const known = this.#byName.get(table);
     // The same columns are the same relation, though labels and types may have changed.
     const isSame = known !== undefined && JSON.stringify(known.relation.columns) === JSON.stringify(names);
-    const kept: Followed = { relation: isSame ? known.relation : this.#relation(table, names), readers };
-    const open = known === undefined ? undefined : this.#open.get(known);
-    if (isSame && open) this.#open.set(kept, open);
+    const relation = isSame ? known.relation : this.#relation(table, names);
+    const kept: Followed = { relation, format: rowFormat(columns, readers) };
     this.#byName.set(table, kept);
+    this.#described.set(words, kept);
     this.#tables.set(id, kept);
   }
 
@@ -150,7 +183,7 @@ export class RowDecoder {
     const followed = this.#tables.get(id);
     if (followed === null) {
       const unreadable = this.#unreadable.get(id);
-      if (unreadable) this.#unread.set(unreadable.table, unreadable.why);
+      if (unreadable) this.missed(unreadable.table, unreadable.why);
       return;
     }
     if (followed === undefined) throw malformed('rows of a table that was not described');
@@ -169,31 +202,30 @@ export class RowDecoder {
         );
     }
     const data = event.subarray(count.next + images * bitmap);
-    const cursor = { buffer: compressed ? uncompress(data) : data, at: 0 };
+    const buffer = compressed ? uncompress(data) : data;
     const changes = this.#changesOf(followed);
     if (token !== null && changes.visibility.at(-1) !== token) changes.visibility.push(token);
-    const start = changes.cells.length;
-    while (cursor.at < cursor.buffer.length) {
-      const before = kind === 'insert' ? -1 : this.#row(cursor, followed.readers, changes.cells, true);
-      const after = kind === 'delete' ? -1 : this.#row(cursor, followed.readers, changes.cells, false);
-      changes.ops.push(kind === 'insert' ? Op.Insert : kind === 'update' ? Op.Update : Op.Delete);
-      changes.before.push(before);
-      changes.after.push(after);
-      this.changes++;
+    const { rows, ops, before, after } = changes;
+    const width = followed.relation.columns.length;
+    const op = kind === 'insert' ? Op.Insert : kind === 'update' ? Op.Update : Op.Delete;
+    let made = 0;
+    for (let from = 0; from < buffer.length; made++) {
+      before.push(op === Op.Insert ? -1 : rows.count * width);
+      if (op !== Op.Insert) from = rows.add(buffer, from, true);
+      after.push(op === Op.Delete ? -1 : rows.count * width);
+      if (op !== Op.Delete) from = rows.add(buffer, from, false);
+      if (from > buffer.length) throw malformed('a row that is longer than its event');
+      ops.push(op);
     }
-    changes.hasAbsent ||= this.#sawAbsent;
-    this.#sawAbsent = false;
-    this.bytes += cursor.buffer.length + (changes.cells.length - start) * CELL_BYTES;
+    this.changes += made;
+    // As much as their cells would take, for whoever asks for them.
+    this.bytes += buffer.length + made * images * width * CELL_BYTES;
   }
 
   async truncate(table: string): Promise<void> {
-    let followed = this.#byName.get(table);
-    if (!followed) {
-      const found = await this.#options.describe(table);
-      if (found === null) return;
-      followed = { relation: this.#relation(found.table, found.columns), readers: [] };
-    }
-    const changes = this.#changesOf(followed);
+    const followed = this.#byName.get(table);
+    const changes = followed ? this.#changesOf(followed) : await this.#changesOfUnseen(table);
+    if (changes === null) return;
     changes.ops.push(Op.Truncate);
     changes.before.push(-1);
     changes.after.push(-1);
@@ -207,26 +239,24 @@ export class RowDecoder {
     return { name: { schema: '', table }, id: tableId(database, table), columns, columnTypes };
   }
 
-  #changesOf(followed: Followed): TableChanges {
+  #changesOf(followed: Followed): ImageChanges<BinlogRows> {
     const open = this.#open.get(followed);
     if (open) return open;
-    const made = emptyTableChanges(followed.relation);
+    const made = new ImageChanges(followed.relation, new BinlogRows(followed.format));
+    made.hasAbsent = followed.format.mayLack;
+    // What is of another form from here on stays behind what came before.
+    for (const other of this.#open.keys())
+      if (other.relation.name.table === followed.relation.name.table) this.#open.delete(other);
     this.tables.push(made);
     this.#open.set(followed, made);
     return made;
   }
 
-  /** Reads one row image; returns where its first cell is. */
-  #row(cursor: Cursor, readers: readonly ValueReader[], cells: ChangeCell[], isOld: boolean): number {
-    const first = cells.length;
-    const nulls = cursor.at;
-    cursor.at += (readers.length + 7) >> 3;
-    for (let i = 0; i < readers.length; i++) {
-      const isNull = (((cursor.buffer[nulls + (i >> 3)] ?? 0) >> (i & 7)) & 1) === 1;
-      const cell = isNull ? null : readers[i]?.(cursor);
-      if (cell === undefined && !isOld) this.#sawAbsent = true;
-      cells.push(isOld && cell != null && cell.length > MAX_KEY_BYTES ? undefined : cell);
-    }
-    return first;
+  async #changesOfUnseen(table: string): Promise<TableChanges | null> {
+    const found = await this.#options.describe(table);
+    if (found === null) return null;
+    const made = emptyTableChanges(this.#relation(found.table, found.columns));
+    this.tables.push(made);
+    return made;
   }
 }

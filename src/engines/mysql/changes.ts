@@ -71,7 +71,7 @@ export class MysqlChanges implements ChangeSource {
       const start = await log.find(session, place);
       const decoder = await this.#decoder(session, start);
       await session.run('set up the reader of the binary log', log.setUp(HEARTBEAT_MS));
-      const connection = new BinlogConnection(session, 'read the binary log', options.maxBytes);
+      const connection = new BinlogConnection(session, 'read the binary log');
       connection.start(start.by === null ? dumpCommand(start.place, slaveId()) : dumpGtidCommand(start.by, slaveId()));
       const setup = { connection, decoder, server, silenceMs: SILENCE_MS, release };
       return new MysqlChangeReader(setup, start.place, options);
@@ -107,6 +107,8 @@ export class MysqlChanges implements ChangeSource {
 
   end(): Promise<Position> {
     return this.#connection.use(async (session) => {
+      // A log that holds no rows would be waited for in vain.
+      await this.#check(session);
       const log = binaryLogOf(session);
       return formatPosition(await log.end(session, await log.identity(session)));
     });
@@ -128,7 +130,9 @@ export class MysqlChanges implements ChangeSource {
 
   async #check(session: Session): Promise<void> {
     const [finding] = (await logSettings(session)).filter((each) => each.severity === 'error');
-    if (finding) throw new SluiceError(finding.code, finding.message, { hint: finding.fixSql.join(' ') });
+    if (!finding) return;
+    const { code, message, fixSql, losesChanges } = finding;
+    throw new SluiceError(code, message, { hint: fixSql.join(' '), losesChanges });
   }
 
   async #decoder(session: Session, { place, gtids }: Start): Promise<BinlogDecoder> {

@@ -4,7 +4,7 @@
  * (binary-rows.ts); cells are made for whoever asks.
  */
 import type { ChangeCell } from '../../model/changes.ts';
-import type { Images } from '../image-changes.ts';
+import type { StoredRows } from '../image-changes.ts';
 
 /** `utf8Slice` is what Buffer's own toString calls after checking its arguments; the checks cost as much as a short cell. */
 interface FastBuffer extends Buffer {
@@ -41,7 +41,7 @@ export interface RowFormat {
   readonly textAsBytes: boolean;
 }
 
-export class PgoutputRows implements Images {
+export class PgoutputRows implements StoredRows {
   readonly format: RowFormat;
   // One entry a row: the buffer, where its first value begins in it, and what it is.
   readonly buffers: Buffer[];

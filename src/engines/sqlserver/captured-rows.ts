@@ -3,7 +3,7 @@
  * takes most values from there as they are (tds/bulk-rests.ts); cells are made for whoever asks.
  */
 import type { Cell, ChangeCell } from '../../model/changes.ts';
-import type { Images } from '../image-changes.ts';
+import type { StoredRows } from '../image-changes.ts';
 import type { CapturedColumn } from './capture-instances.ts';
 import { decodeInt, integerAt } from './tds/cells.ts';
 import { cellOf, endOfValue, isNull } from './tds/read-columns.ts';
@@ -26,7 +26,7 @@ const MOST_INTEGER = 999_999_999;
 const KINDS = 4;
 const BATCH_ROWS = 1 << 20;
 
-export class CapturedRows implements Images {
+export class CapturedRows implements StoredRows {
   readonly #batches: RowRests[] = [];
   readonly #rows: number[] = [];
   readonly #columns: readonly CapturedColumn[];
