@@ -86,11 +86,15 @@ for (const { name, find } of SERVERS)
       await matrix.throughEverything();
       return matrix;
     };
-    const column = ({ type, values }: ValueCase, isRefused: (cell: string | Buffer) => boolean): MatrixColumn => ({
+    const column = (
+      { type, values }: ValueCase,
+      isRefused: (cell: string | Buffer) => boolean,
+      as = type,
+    ): MatrixColumn => ({
       type,
       values: values.map(([sql, cell]): MatrixValue => ({
         sql,
-        printed: comparable(type, cell),
+        printed: comparable(as, cell),
         isRefused: isRefused(cell),
       })),
     });
@@ -172,8 +176,12 @@ for (const { name, find } of SERVERS)
           !isBabelfish || typeof cell !== 'string' || !cell.includes('\0');
         // 38 digits at most.
         const held = cases.filter(({ type }) => !isGeometry(type) && type !== 'decimal(65,30)');
-        const columns = held.map((one) => column({ ...one, values: one.values.filter(isHeld) }, isOutside));
-        const types = columns.map(({ type }) => type);
+        // A document is text there.
+        const as = (type: string) => (type === 'json' ? 'longtext' : type);
+        const columns = held.map((one) =>
+          column({ ...one, values: one.values.filter(isHeld) }, isOutside, as(one.type)),
+        );
+        const types = columns.map(({ type }) => as(type));
         const places = types.map(inSqlServer);
         const source = mysqlEnd(world.from('mysql'), types);
         const destination = sqlServerEnd(world.into('sqlserver'), places);
