@@ -1,4 +1,4 @@
-/** Events of the binary log to changes of one database's tables, transaction by transaction. */
+/** Events of the binary log to changes of the wanted databases' tables, transaction by transaction. */
 import type { AlteredTable, TableCaptures, TableChanges } from '../../model/changes.ts';
 import { SluiceError } from '../../model/errors.ts';
 import { EVENT, readHeader, readMariaGtid, readQuery, readRotate, ROWS, type EventHeader } from './binlog-events.ts';
@@ -7,6 +7,7 @@ import { readMysqlGtid, readTaggedGtid } from './binlog-gtids.ts';
 import { payloadEvents } from './binlog-payload.ts';
 import { RowDecoder, type RowOptions } from './binlog-rows.ts';
 import { compareLogPlaces, gtidState, type GtidState, type LogPlace } from './position.ts';
+import type { WantedSchemas } from './wanted-schemas.ts';
 
 /** What an event was for the stream. */
 /** `Statement`: it may have changed a table's columns, and is complete. */
@@ -15,8 +16,6 @@ export type Step = (typeof Step)[keyof typeof Step];
 
 export interface DecoderOptions extends RowOptions {
   readonly isMariaDb: boolean;
-  /** Names of tables are not told apart by case (`lower_case_table_names`). */
-  readonly foldsNames: boolean;
   /** Until the first file says whether it has them: TCP and TLS have their own, so they are not computed again. */
   readonly hasChecksums: boolean;
 }
@@ -32,8 +31,7 @@ interface Transaction {
 
 export class BinlogDecoder {
   readonly #isMariaDb: boolean;
-  readonly #database: string;
-  readonly #foldsNames: boolean;
+  readonly #schemas: WantedSchemas;
   readonly #rows: RowDecoder;
   #pending: Transaction | null = null;
   #hasChecksums: boolean;
@@ -51,8 +49,7 @@ export class BinlogDecoder {
 
   constructor(from: LogPlace & { gtids: string }, options: DecoderOptions) {
     this.#isMariaDb = options.isMariaDb;
-    this.#database = options.database;
-    this.#foldsNames = options.foldsNames;
+    this.#schemas = options.schemas;
     this.#rows = new RowDecoder(options);
     this.#hasChecksums = options.hasChecksums;
     this.place = { file: from.file, offset: from.offset };
@@ -74,6 +71,7 @@ export class BinlogDecoder {
   /** Everything decoded since the last call. */
   take(): Pick<BinlogDecoder, 'bytes' | 'changes' | 'transactions' | 'committedAt'> & {
     tables: TableChanges[];
+    schemas: ReadonlySet<string>;
     captures?: TableCaptures;
     altered?: readonly AlteredTable[];
   } {
@@ -85,6 +83,7 @@ export class BinlogDecoder {
     const captures = this.inTransaction ? undefined : this.#rows.takeUnread();
     return {
       ...this.#rows.take(),
+      schemas: this.#schemas.all,
       transactions,
       committedAt,
       ...(captures ? { captures } : {}),
@@ -145,9 +144,8 @@ export class BinlogDecoder {
       case EVENT.xaPrepare:
         throw preparedXa();
       case EVENT.partialUpdate:
-        throw new SluiceError('CDC_NOT_READY', 'the binary log holds parts of JSON documents instead of whole ones', {
-          hint: "SET GLOBAL binlog_row_value_options = ''; sessions that have set it otherwise must be reopened.",
-        });
+        this.#rows.partialUpdate(event);
+        return this.#advance(header, Step.None);
       case EVENT.incident:
         throw new SluiceError('GAP', 'the source says that its binary log lacks changes (an incident event)', {
           hint: 'on_gap = resync copies the tables again.',
@@ -218,16 +216,13 @@ export class BinlogDecoder {
     const isTruncate = statement?.verb === 'TRUNCATE';
     if (statement && !isTruncate) this.#rows.forgetTypes();
     for (const { schema: named, table } of statement?.tables ?? []) {
-      if (this.#fold(named) !== this.#fold(this.#database)) continue;
-      if (isTruncate && table !== null) await this.#rows.truncate(this.#fold(table));
-      else if (statement) this.altered.push({ schema: '', table, verb: statement.verb });
+      const schema = this.#schemas.nameOf(named);
+      if (schema === null) continue;
+      // Names that the server does not tell apart by case arrive as they were typed.
+      if (isTruncate && table !== null) await this.#rows.truncate({ schema, table: this.#schemas.fold(table) });
+      else if (statement) this.altered.push({ schema, table, verb: statement.verb });
     }
     return isTruncate;
-  }
-
-  /** Names that the server does not tell apart by case arrive as they were typed. */
-  #fold(name: string): string {
-    return this.#foldsNames ? name.toLowerCase() : name;
   }
 }
 

@@ -8,6 +8,7 @@ import {
   type TableChanges,
 } from '../../model/changes.ts';
 import { SluiceError, toSluiceError } from '../../model/errors.ts';
+import { displayName, tableKey, type TableName } from '../../model/tables.ts';
 import {
   HEADER_BYTES,
   lengthEncoded,
@@ -21,6 +22,7 @@ import {
 import { mayBeOwnType, ownTypeReader } from './binlog-own-types.ts';
 import { valueReader, type Cursor, type LogColumn, type ValueReader } from './binlog-values.ts';
 import { tableId } from './catalog.ts';
+import type { WantedSchemas } from './wanted-schemas.ts';
 
 /** Approximate memory of a cell besides its text. */
 const CELL_BYTES = 48;
@@ -33,21 +35,22 @@ interface Followed {
 }
 
 interface DescribedTable {
-  readonly table: string;
+  /** As `Table.id`. */
+  readonly id: string;
   readonly columns: readonly string[];
   /** Native types, by column. */
   readonly types: ReadonlyMap<string, string>;
 }
 
 export interface RowOptions {
-  /** Tables of this database only. */
-  readonly database: string;
+  /** Tables of these databases only. */
+  readonly schemas: WantedSchemas;
   readonly charsets: ReadonlyMap<number, string>;
   /**
    * A table as it is now, for a TRUNCATE of one that no event has described yet, and for columns that are bytes in the log only; null: it
    * is gone.
    */
-  readonly describe: (table: string) => Promise<DescribedTable | null>;
+  readonly describe: (table: TableName) => Promise<DescribedTable | null>;
 }
 
 export class RowDecoder {
@@ -56,10 +59,10 @@ export class RowDecoder {
   readonly #tables = new Map<number, Followed | null>();
   readonly #byName = new Map<string, Followed>();
   #open = new Map<Followed, TableChanges>();
-  /** Tables whose rows could not be read, since the last complete piece. */
+  /** Tables whose rows could not be read, since the last complete piece, by `tableKey`. */
   #unread = new Map<string, SluiceError>();
   /** … and by the table id of those that were described. */
-  readonly #unreadable = new Map<number, { table: string; why: SluiceError }>();
+  readonly #unreadable = new Map<number, { name: TableName; why: SluiceError }>();
   readonly #types = new Map<string, ReadonlyMap<string, string>>();
   #sawAbsent = false;
 
@@ -85,7 +88,7 @@ export class RowDecoder {
     if (this.#unread.size === 0) return undefined;
     const unread = this.#unread;
     this.#unread = new Map();
-    return { gap: ({ table }) => unread.get(table) ?? null, successor: () => null };
+    return { gap: (name) => unread.get(tableKey(name)) ?? null, successor: () => null };
   }
 
   /** Table ids are of one file, and of one transaction at least. */
@@ -102,41 +105,58 @@ export class RowDecoder {
   async describe(event: Buffer): Promise<void> {
     const id = tableIdOf(event);
     if (this.#tables.has(id)) return;
-    if (readTableName(event).schema !== this.#options.database) {
+    const logged = readTableName(event);
+    const schema = this.#options.schemas.nameOf(logged.schema);
+    if (schema === null) {
       this.#tables.set(id, null);
       return;
     }
-    const { table, columns } = readTableMap(event, this.#options.charsets);
-    if (columns === null)
-      throw new SluiceError('CDC_NOT_READY', `the binary log does not describe the columns of ${table}`, {
-        hint: 'SET GLOBAL binlog_row_metadata = FULL; and write it into the server’s configuration.',
-      });
+    const name = { schema, table: logged.table };
+    const { columns } = readTableMap(event, this.#options.charsets);
+    if (columns === null) {
+      this.#cannotRead(
+        id,
+        name,
+        new SluiceError('CDC_NOT_READY', `the binary log does not describe the columns of ${displayName(name)}`, {
+          hint: 'SET GLOBAL binlog_row_metadata = FULL; and write it into the server’s configuration.',
+        }),
+      );
+      return;
+    }
     const names = columns.map((column) => column.name);
+    const types = columns.some(mayBeOwnType) ? await this.#typesOf(name, columns) : null;
     let readers: readonly ValueReader[];
     try {
-      const types = columns.some(mayBeOwnType) ? await this.#typesOf(table, columns) : null;
       readers = columns.map((column) => {
         const reader = valueReader(column);
         return (types && ownTypeReader(types.get(column.name), reader)) ?? reader;
       });
     } catch (error) {
-      this.#tables.set(id, null);
-      this.#unreadable.set(id, { table, why: toSluiceError(error) });
+      this.#cannotRead(id, name, toSluiceError(error));
       return;
     }
-    const known = this.#byName.get(table);
+    const key = tableKey(name);
+    const known = this.#byName.get(key);
     // The same columns are the same relation, though labels and types may have changed.
     const isSame = known !== undefined && JSON.stringify(known.relation.columns) === JSON.stringify(names);
-    const kept: Followed = { relation: isSame ? known.relation : this.#relation(table, names), readers };
+    const kept: Followed = {
+      relation: isSame ? known.relation : relationOf(name, tableId(logged.schema, logged.table), names),
+      readers,
+    };
     const open = known === undefined ? undefined : this.#open.get(known);
     if (isSame && open) this.#open.set(kept, open);
-    this.#byName.set(table, kept);
+    this.#byName.set(key, kept);
     this.#tables.set(id, kept);
   }
 
+  #cannotRead(id: number, name: TableName, why: SluiceError): void {
+    this.#tables.set(id, null);
+    this.#unreadable.set(id, { name, why });
+  }
+
   /** Asked once for a table with these columns: a statement that changes their types has the table copied again. */
-  async #typesOf(table: string, columns: readonly LogColumn[]): Promise<ReadonlyMap<string, string>> {
-    const place = JSON.stringify([table, columns.map(({ name, meta }) => [name, meta])]);
+  async #typesOf(table: TableName, columns: readonly LogColumn[]): Promise<ReadonlyMap<string, string>> {
+    const place = JSON.stringify([tableKey(table), columns.map(({ name, meta }) => [name, meta])]);
     const known = this.#types.get(place);
     if (known) return known;
     const found = (await this.#options.describe(table))?.types ?? new Map<string, string>();
@@ -150,7 +170,7 @@ export class RowDecoder {
     const followed = this.#tables.get(id);
     if (followed === null) {
       const unreadable = this.#unreadable.get(id);
-      if (unreadable) this.#unread.set(unreadable.table, unreadable.why);
+      if (unreadable) this.#unread.set(tableKey(unreadable.name), unreadable.why);
       return;
     }
     if (followed === undefined) throw malformed('rows of a table that was not described');
@@ -161,12 +181,10 @@ export class RowDecoder {
     const images = kind === 'update' ? 2 : 1;
     for (let i = 0; i < images * bitmap; i++) {
       const bits = Math.min(8, count.value - (i % bitmap) * 8);
-      if (((event[count.next + i] ?? 0) & ((1 << bits) - 1)) !== (1 << bits) - 1)
-        throw new SluiceError(
-          'CDC_NOT_READY',
-          `the binary log does not hold whole rows of ${followed.relation.name.table}`,
-          { hint: 'SET GLOBAL binlog_row_image = FULL; sessions that have set it otherwise must be reopened.' },
-        );
+      if (((event[count.next + i] ?? 0) & ((1 << bits) - 1)) !== (1 << bits) - 1) {
+        this.#isPartial(followed, 'rows', 'SET GLOBAL binlog_row_image = FULL;');
+        return;
+      }
     }
     const data = event.subarray(count.next + images * bitmap);
     const cursor = { buffer: compressed ? uncompress(data) : data, at: 0 };
@@ -186,12 +204,28 @@ export class RowDecoder {
     this.bytes += cursor.buffer.length + (changes.cells.length - start) * CELL_BYTES;
   }
 
-  async truncate(table: string): Promise<void> {
-    let followed = this.#byName.get(table);
+  /** An update that holds parts of JSON documents (MySQL's binlog_row_value_options). */
+  partialUpdate(event: Buffer): void {
+    const followed = this.#tables.get(tableIdOf(event));
+    if (followed) this.#isPartial(followed, 'JSON documents', "SET GLOBAL binlog_row_value_options = '';");
+  }
+
+  /** invariant 8: what a session leaves out of the log is missing from its table's changes, and from no other's. */
+  #isPartial({ relation: { name } }: Followed, what: string, statement: string): void {
+    this.#unread.set(
+      tableKey(name),
+      new SluiceError('CDC_NOT_READY', `the binary log does not hold whole ${what} of ${displayName(name)}`, {
+        hint: `${statement} Sessions that have set it otherwise must be reopened; then copy the table again.`,
+      }),
+    );
+  }
+
+  async truncate(name: TableName): Promise<void> {
+    let followed = this.#byName.get(tableKey(name));
     if (!followed) {
-      const found = await this.#options.describe(table);
+      const found = await this.#options.describe(name);
       if (found === null) return;
-      followed = { relation: this.#relation(found.table, found.columns), readers: [] };
+      followed = { relation: relationOf(name, found.id, found.columns), readers: [] };
     }
     const changes = this.#changesOf(followed);
     changes.ops.push(Op.Truncate);
@@ -199,12 +233,6 @@ export class RowDecoder {
     changes.after.push(-1);
     this.changes++;
     this.bytes += CELL_BYTES;
-  }
-
-  #relation(table: string, columns: readonly string[]): ChangeRelation {
-    const { database } = this.#options;
-    const columnTypes = columns.map(() => '');
-    return { name: { schema: '', table }, id: tableId(database, table), columns, columnTypes };
   }
 
   #changesOf(followed: Followed): TableChanges {
@@ -229,4 +257,9 @@ export class RowDecoder {
     }
     return first;
   }
+}
+
+/** `id`: of the database's own name, whatever it is wanted by. */
+function relationOf(name: TableName, id: string, columns: readonly string[]): ChangeRelation {
+  return { name, id, columns, columnTypes: columns.map(() => '') };
 }
