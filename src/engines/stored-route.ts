@@ -18,7 +18,7 @@ export interface StoredRoute {
 
 /** What `routeOf` reads of a row of the generations. */
 export const ROUTE_COLUMNS =
-  'mapping_uid, live_route, is_live, copy_route, copy_generation, backlog, backlog_generation';
+  'mapping_uid, live_route, is_live, live_generation, copy_route, copy_generation, backlog, backlog_generation';
 
 /** Null: the row routes nothing (a finished copy without a stream). */
 export function routeOf(row: StoredRow): Route | null {
@@ -34,6 +34,7 @@ export function routeOf(row: StoredRow): Route | null {
     mappingUid: textOf(row, 'mapping_uid') ?? '',
     ...stored,
     live: isLive,
+    liveGeneration: numberOf(row, 'live_generation'),
     backlog,
     generation: numberOf(row, 'backlog_generation'),
   };

@@ -25,6 +25,7 @@ import type {
 } from '../engines/contract.ts';
 import { decodeBlock, encodeBlocks } from './change-block.ts';
 import { decide, driftOf, notFollowed } from './drift.ts';
+import { KnownDrifts } from './known-drifts.ts';
 import { BLOCK_BYTES, carry, MappingFailure, routeChanges, type Sparing } from './piece-router.ts';
 import type { RefusedRow } from './refused-rows.ts';
 
@@ -83,10 +84,7 @@ export class GroupWriter {
   #blocksIn = 0;
   /** Mappings of which a row of the piece in hand was refused. */
   readonly #sparing = new Map<string, Sparing>();
-  /** Differences between a route's columns and a relation's that were looked at, and need nothing more. */
-  readonly #settled = new Set<string>();
-  /** Mappings that a copy was asked for because of a statement at the source, with the columns that their routes had then. */
-  readonly #asked = new Map<string, string>();
+  readonly #drifts = new KnownDrifts();
   /** The last piece whose statements were told. */
   #told: ChangePiece | null = null;
   #routes: readonly Route[] = [];
@@ -330,7 +328,7 @@ export class GroupWriter {
       if (!found) continue;
       const error = new SluiceError('SCHEMA_CHANGED', `the source ran ${found.verb} on ${displayName(route.source)}`);
       await this.options.events.columnsChanged(route.mappingUid, { added: [], dropped: [], error });
-      this.#asked.set(route.mappingUid, JSON.stringify(route.columns));
+      this.#drifts.asked(route);
     }
   }
 
@@ -341,9 +339,8 @@ export class GroupWriter {
       const error = captures.gap(route.source, capture);
       if (error) throw new TableGap(route, error);
       const successor = route.live ? captures.successor(route.source, capture) : null;
-      const drift = `${route.mappingUid} ${successor?.capture ?? ''}`;
-      if (successor && !this.#settled.has(drift))
-        throw new Drifted(route, successor.relation, drift, successor.capture);
+      if (successor && !this.#drifts.isSettled(route, successor.capture))
+        throw new Drifted(route, successor.relation, successor.capture, successor.capture);
     }
   }
 
@@ -354,7 +351,7 @@ export class GroupWriter {
       for (const { relation } of tables) {
         if (relation.id !== route.relationId) continue;
         const drift = driftOf(route, relation);
-        if (drift !== null && !this.#settled.has(drift)) throw new Drifted(route, relation, drift);
+        if (drift !== null && !this.#drifts.isSettled(route, drift)) throw new Drifted(route, relation, drift);
       }
     }
   }
@@ -411,26 +408,25 @@ export class GroupWriter {
     const isKept = columns === null && capture === null;
     const change = { columns: columns ?? route.columns, added, ...(capture === null ? {} : { capture }) };
     const isFollowed = isKept || (source !== null && (await this.#reshape(route, change, source)));
-    if (!isFollowed && columns !== null && added.length > 0) {
+    let now: Route = isFollowed ? { ...route, ...change } : route;
+    if (!isFollowed && source !== null && columns !== null && added.length > 0) {
       // The table could not be given the columns: without them for now, and then by a copy.
-      const rest = columns.filter((column) => !added.includes(column.source));
-      if (source !== null && (dropped.length > 0 || capture !== null))
-        await this.#reshape(route, { ...change, columns: rest, added: [] }, source);
+      const rest = { ...change, columns: columns.filter((column) => !added.includes(column.source)), added: [] };
+      if ((dropped.length > 0 || capture !== null) && (await this.#reshape(route, rest, source)))
+        now = { ...route, ...rest };
     }
     // The statement that changed the columns may have asked for it already.
-    const isAsked = this.#asked.get(route.mappingUid) === JSON.stringify(route.columns);
-    const needsCopy = (unproven.length > 0 || !isFollowed) && !isAsked;
+    const needsCopy = (unproven.length > 0 || !isFollowed) && !this.#drifts.isAsked(route);
     if (needsCopy || added.length > 0 || dropped.length > 0)
       await this.options.events.columnsChanged(route.mappingUid, {
         added: isFollowed ? added : [],
         dropped,
         error: needsCopy ? notFollowed(route, isFollowed ? { ...decision, added: [] } : decision) : null,
       });
-    // Only now: the copy that brings what the route does not carry is asked for, durably. That holds too for the events of the
-    // relation that was looked at, which the route, as it is from now on, does not carry either.
-    this.#settled.add(drift);
-    const left = driftOf({ ...route, columns: change.columns }, relation);
-    if (left !== null && isFollowed) this.#settled.add(left);
+    // Only now: the copy that brings what the route, as it is from now on, does not carry is asked for, durably.
+    this.#drifts.settle(now, drift);
+    const left = driftOf(now, relation);
+    if (left !== null) this.#drifts.settle(now, left);
   }
 
   async #reshape(

@@ -97,6 +97,25 @@ describe('the source’s columns change while its rows are followed', () => {
       await equal(world, table);
     });
 
+  for (const [name, first, reasons] of [
+    ['filled by a copy', 'int DEFAULT 7', ['initial', 'schema_change', 'schema_change']],
+    ['followed in place', 'int', ['initial', 'schema_change']],
+  ] as const)
+    it(`F26 F28: a column that was ${name}, dropped, and added again with a default: the copy that it needs is made`, async () => {
+      const table = `again_${name.replaceAll(' ', '_')}`;
+      const mapping = await follow(table, 'v text');
+      await world.source.query(`ALTER TABLE ${table} ADD COLUMN d ${first}`);
+      await world.source.query(`UPDATE ${table} SET d = id WHERE id = 1`);
+      await equal(world, table);
+      await world.source.query(`ALTER TABLE ${table} DROP COLUMN d`);
+      await world.source.query(`UPDATE ${table} SET v = 'without it' WHERE id = 2`);
+      await equalByName(table, 'id, v');
+      await world.source.query(`ALTER TABLE ${table} ADD COLUMN d int DEFAULT 8`);
+      await world.source.query(`UPDATE ${table} SET v = 'with it' WHERE id = 2`);
+      await equalByName(table, 'id, v, d');
+      expect(await requests(mapping)).to.deep.equal(reasons);
+    });
+
   it('F28: a nullable column that is backfilled by UPDATE is followed in place', async () => {
     const mapping = await follow('backfilled', 'v text');
     await world.source.query(`ALTER TABLE backfilled ADD COLUMN b int`);

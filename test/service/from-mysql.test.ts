@@ -51,6 +51,33 @@ for (const { name, require } of [
       await world.state(mapping, 'streaming');
     });
 
+    it('F26 F28: a statement that needed a copy and left the columns alone; then columns that no statement told of: they need another', async () => {
+      await source.query('CREATE TABLE quiet (id int PRIMARY KEY, v varchar(20))');
+      await source.query("INSERT INTO quiet VALUES (1, 'a'), (2, 'b')");
+      const mapping = await map('quiet');
+      await world.state(mapping, 'streaming', 40);
+      const reasons = async () =>
+        (
+          await world.control.query(
+            "SELECT reason FROM full_sync_requests WHERE mapping_id = $1 AND status = 'completed' ORDER BY request_id",
+            [mapping],
+          )
+        ).map((row) => row['reason']);
+      await source.query('ALTER TABLE quiet ENGINE = InnoDB');
+      await eventually(async () => void expect(await reasons()).to.deep.equal(['initial', 'schema_change']), 20_000);
+      // As a replica is altered before its primary.
+      await source.connection.use((session) =>
+        session.run('a statement that is not logged', [
+          'SET SESSION sql_log_bin = 0',
+          'ALTER TABLE quiet ADD COLUMN w int NOT NULL DEFAULT 7',
+          'SET SESSION sql_log_bin = 1',
+        ]),
+      );
+      await source.query("UPDATE quiet SET v = 'c' WHERE id = 1");
+      await equal('quiet', 'id, v, w');
+      expect(await reasons()).to.deep.equal(['initial', 'schema_change', 'schema_change']);
+    });
+
     it('F23 F26: a table renamed away and another in its place (as gh-ost does), dropped partitions: a copy is asked for, at once; an index asks for none', async () => {
       await source.query(
         'CREATE TABLE swapped (id int PRIMARY KEY, v varchar(20)) PARTITION BY RANGE (id) (PARTITION low VALUES LESS THAN (100), PARTITION high VALUES LESS THAN MAXVALUE)',

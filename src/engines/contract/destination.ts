@@ -30,6 +30,8 @@ export interface Route {
   readonly capture?: string | null;
   /** Apply to the target table. */
   readonly live: boolean;
+  /** The copy that the target table's rows are of; never the same number twice. */
+  readonly liveGeneration?: number | null;
   /** Append to the backlog, for a copy (folded into its staging table) or because the mapping is held (folded into the target). */
   readonly backlog: 'copy' | 'hold' | null;
   readonly generation: number | null;

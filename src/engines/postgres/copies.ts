@@ -45,7 +45,7 @@ export class PostgresCopies implements CopyDestination {
     if (mappingUids.length === 0) return [];
     const rows = await this.#connection.query(
       'read the state of copies',
-      `SELECT ${ROUTE_COLUMNS}, live_generation, finished_request, copy_request, copy_epoch,
+      `SELECT ${ROUTE_COLUMNS}, finished_request, copy_request, copy_epoch,
               CASE WHEN backlog IS NULL THEN 0 ELSE coalesce(pg_total_relation_size(to_regclass(
                 format('sluice.backlog_%s_%s', left(encode(sha256(mapping_uid::bytea), 'hex'), 16), backlog_generation))), 0) END AS backlog_bytes
          FROM sluice.generations WHERE mapping_uid = ANY ($1::text[])`,

@@ -62,7 +62,7 @@ export class SqlServerCopies implements CopyDestination {
         ...(await pastFrozenWriters(this.#connection, () =>
           this.#connection.query(
             'read the state of copies',
-            `SELECT ${ROUTE_COLUMNS}, live_generation, finished_request, copy_request, copy_epoch FROM sluice.generations
+            `SELECT ${ROUTE_COLUMNS}, finished_request, copy_request, copy_epoch FROM sluice.generations
               WHERE mapping_uid IN (${uids})`,
           ),
         )),
