@@ -101,6 +101,8 @@ export interface SluiceErrorOptions {
   retry?: RetryClass | undefined;
   /** Of ROW_REFUSED: the row is refused because of another one (unique, foreign key), not for what it is. */
   isConflict?: boolean | undefined;
+  /** Of CDC_NOT_READY: what changes at the source until it is ready is in no log. */
+  losesChanges?: boolean | undefined;
   cause?: unknown;
 }
 
@@ -110,6 +112,7 @@ export class SluiceError extends Error {
   readonly hint: string | null;
   readonly retry: RetryClass;
   readonly isConflict: boolean;
+  readonly losesChanges: boolean;
 
   constructor(code: ErrorCode, message: string, options: SluiceErrorOptions = {}) {
     super(message, options.cause === undefined ? undefined : { cause: options.cause });
@@ -118,6 +121,7 @@ export class SluiceError extends Error {
     this.hint = options.hint ?? null;
     this.retry = options.retry ?? ERROR_CODES[code];
     this.isConflict = options.isConflict ?? false;
+    this.losesChanges = options.losesChanges ?? false;
   }
 }
 

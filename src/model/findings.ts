@@ -8,4 +8,6 @@ export interface Finding {
   readonly message: string;
   /** The exact statements that fix it, in order; may be empty. */
   readonly fixSql: readonly string[];
+  /** What changes at the source until it is fixed is in no log. */
+  readonly losesChanges?: boolean;
 }

@@ -110,6 +110,12 @@ export class MappingJobs {
     await destination.destination?.prepare();
     const [state] = await copies.states([mappingUid]);
     if (await this.#leftBehind(mapping, state?.route ?? null)) return true;
+    if (mapping.row.state?.state === 'gap') {
+      // Whatever the destination still has of it: only a copy brings what is missing.
+      if (mapping.row.running ?? mapping.row.queued) return false;
+      await control.requests.create({ mappingId, mappingUid, reason: 'gap' });
+      return true;
+    }
     if (state?.route?.backlog === 'hold') {
       if (state.backlogBytes > settings().backlog_max_bytes) {
         await copies.forget(mappingUid);
@@ -147,10 +153,6 @@ export class MappingJobs {
     if (mapping.row.running ?? mapping.row.queued) {
       if (mapping.row.state?.personHash === mapping.row.personHash) return false;
       await this.#notes.setState(mapping, mapping.row.state?.state ?? 'new');
-      return true;
-    }
-    if (mapping.row.state?.state === 'gap') {
-      await control.requests.create({ mappingId, mappingUid, reason: 'gap' });
       return true;
     }
     if (state?.finishedRequest != null && mapping.row.state?.state !== 'failed') {

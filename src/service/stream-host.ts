@@ -195,10 +195,7 @@ export class StreamHost {
       try {
         await destination.prepare();
         const states = new Map(
-          (await destination.copies.states(served.map((mapping) => mapping.row.mappingUid))).map((state) => [
-            state.mappingUid,
-            state,
-          ]),
+          (await destination.copies.states(served.map(uidOf))).map((state) => [state.mappingUid, state]),
         );
         for (const mapping of served) {
           const route = states.get(mapping.row.mappingUid)?.route;
@@ -336,19 +333,41 @@ export class StreamHost {
     const { logger } = this.#options;
     logger.error('changes are missing', { groups: groupIds.join(' '), error: reason });
     for (const id of groupIds) {
-      for (const mapping of this.#plan.groups.get(id)?.mappings ?? []) {
-        const state = mapping.row.state?.state ?? 'new';
-        if (state === 'new' || state === 'idle' || state === 'gap') continue;
-        await this.#mappingGap(mapping, reason);
+      for (const mapping of this.#plan.groups.get(id)?.mappings ?? []) await this.#mappingGap(mapping, reason);
+    }
+  }
+
+  /** The source records nothing: whatever is followed, or copied at this moment, will lack what changes until it does (invariant 5). */
+  async #changesLost(error: SluiceError): Promise<void> {
+    const { fleet, logger } = this.#options;
+    const reason = new SluiceError('GAP', `${error.message}: what has changed since is lost`, {
+      hint: [error.hint, RESYNC_HINT].filter((each) => each !== null).join(' '),
+    });
+    for (const group of this.#plan.groups.values()) {
+      const copies = fleet.database(group.destination).destination?.copies;
+      try {
+        for (const { mappingUid, route } of (await copies?.states(group.mappings.map(uidOf))) ?? []) {
+          const mapping = this.#mapping(mappingUid);
+          if (!mapping || !route) continue;
+          if (route.live || route.backlog === 'hold') await this.#mappingGap(mapping, reason);
+          await copies?.forget(mappingUid);
+        }
+      } catch (unknown) {
+        logger.debug('a destination could not be looked at', { group: group.id, error: unknown });
+        await this.#gap([group.id], reason);
       }
     }
   }
 
   async #mappingGap(mapping: PlannedMapping, reason: SluiceError): Promise<void> {
-    await this.#options.control.states.set(mapping.row.mappingUid, 'gap', {
-      error: { code: reason.code, message: reason.message, hint: reason.hint },
-      retryInSeconds: null,
-    });
+    const { code, message, hint } = reason;
+    // By its state now: since the plan was made, a copy may have ended and the mapping be served.
+    const isNew = await this.#options.control.states.change(mapping.row.mappingUid, (now) =>
+      now === 'new' || now === 'idle' || now === 'gap'
+        ? {}
+        : { state: 'gap', error: { code, message, hint }, retryInSeconds: null },
+    );
+    if (!isNew) return;
     await this.#journal(mapping, reason);
     await this.#options.attention(mapping, reason);
   }
@@ -365,10 +384,10 @@ export class StreamHost {
       ...(mapping.length > 0 ? { mapping: mapping.join(', ') } : {}),
       error,
     });
-    const uids = served.map((each) => each.row.mappingUid);
-    await control.states.note(uids, error).catch(() => undefined);
+    await control.states.note(served.map(uidOf), error).catch(() => undefined);
     for (const each of served) await this.#journal(each, error);
     if (hasCode(error, 'GAP')) await this.#gap([...this.#plan.groups.keys()], error);
+    if (error.losesChanges) await this.#changesLost(error);
   }
 
   /** The first commit after a failure: what was said of it is taken back. */
@@ -377,10 +396,7 @@ export class StreamHost {
     logger.info('the change stream is back');
     const served = this.#served();
     try {
-      await control.states.clear(
-        served.map((each) => each.row.mappingUid),
-        failure.code,
-      );
+      await control.states.clear(served.map(uidOf), failure.code);
       for (const each of served) await control.journal.resolveErrors({ mappingId: each.row.mappingId }, 'CDC');
     } catch (error) {
       logger.debug('the recovery was not written', { error });
@@ -412,6 +428,10 @@ export class StreamHost {
       if (this.#stopped) this.#wake();
     });
   }
+}
+
+function uidOf(mapping: PlannedMapping): string {
+  return mapping.row.mappingUid;
 }
 
 export function leaseKey(stream: string): string {

@@ -326,6 +326,7 @@ class FullSync {
     const folding = folder(session.route, { snapshot, table }, guard);
     let end = await changes.end();
     let askedAt = performance.now();
+    let failingSince: number | null = null;
     for (;;) {
       this.#check();
       // Both read before the round: the backlog holds everything at or below the position, and one round takes all that waits.
@@ -341,6 +342,10 @@ class FullSync {
         end = await changes.end();
       } else if (folded === 0) {
         await pause(100);
+        // As before the copy began: nobody else waits for a place that a stream does not get to.
+        const failure = this.#options.streamFailure();
+        failingSince = failure && (failingSince ?? performance.now());
+        if (failure && performance.now() - (failingSince ?? 0) > STREAM_WAIT_MS) throw failure;
         if (performance.now() - askedAt < END_AGAIN_MS) continue;
         // It may have become a position that nothing will reach: a source that records no changes any more says so.
         askedAt = performance.now();

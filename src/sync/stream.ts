@@ -167,6 +167,13 @@ export class Stream {
         }
       }
       if (!this.#restart) await this.#settle(reader);
+    } catch (error) {
+      if (!hasCode(error, 'GAP')) throw error;
+      // Read again from where they are, all groups would come to it.
+      await this.#settleGap(
+        [...this.#members.values()].filter((member) => !member.released && member.durable !== null),
+        error,
+      );
     } finally {
       this.#reader = null;
       await reader.stop();

@@ -2,7 +2,7 @@
 import type { AlteredTable, TableCaptures, TableChanges } from '../../model/changes.ts';
 import { SluiceError } from '../../model/errors.ts';
 import { EVENT, readHeader, readMariaGtid, readQuery, readRotate, ROWS, type EventHeader } from './binlog-events.ts';
-import { tableStatement } from './ddl-statement.ts';
+import { rowStatement, tableStatement } from './ddl-statement.ts';
 import { readMysqlGtid, readTaggedGtid } from './binlog-gtids.ts';
 import { payloadEvents } from './binlog-payload.ts';
 import { RowDecoder, type RowOptions } from './binlog-rows.ts';
@@ -215,15 +215,30 @@ export class BinlogDecoder {
     const statement = tableStatement(sql, schema);
     const isTruncate = statement?.verb === 'TRUNCATE';
     if (statement && !isTruncate) this.#rows.forgetTypes();
+    else if (!statement) this.#statementOfRows(sql, schema);
     for (const { schema: named, table } of statement?.tables ?? []) {
       const schema = this.#schemas.nameOf(named);
       if (schema === null) continue;
-      // Names that the server does not tell apart by case arrive as they were typed.
       if (isTruncate && table !== null) await this.#rows.truncate({ schema, table: this.#schemas.fold(table) });
       else if (statement) this.altered.push({ schema, table, verb: statement.verb });
     }
     return isTruncate;
   }
+
+  /** invariant 5: the rows that it changed are not in the log. */
+  #statementOfRows(sql: string, schema: string): void {
+    const statement = rowStatement(sql, schema);
+    for (const { schema: named, table } of statement?.tables ?? []) {
+      const name = this.#schemas.nameOf(named);
+      if (name !== null) this.#rows.missed({ schema: name, table }, notRows(statement?.verb ?? ''));
+    }
+  }
+}
+
+function notRows(verb: string): SluiceError {
+  return new SluiceError('GAP', `the source’s log holds a statement (${verb}) instead of the rows that it changed`, {
+    hint: "SET GLOBAL binlog_format = 'ROW'; sessions that have set it otherwise, or were opened before, must be reopened. Then set is_full_sync = 1.",
+  });
 }
 
 function anotherLog(): SluiceError {

@@ -22,6 +22,7 @@ import {
 import { mayBeOwnType, ownTypeReader } from './binlog-own-types.ts';
 import { valueReader, type Cursor, type LogColumn, type ValueReader } from './binlog-values.ts';
 import { tableId } from './catalog.ts';
+import type { NamedTable } from './ddl-statement.ts';
 import type { WantedSchemas } from './wanted-schemas.ts';
 
 /** Approximate memory of a cell besides its text. */
@@ -59,7 +60,7 @@ export class RowDecoder {
   readonly #tables = new Map<number, Followed | null>();
   readonly #byName = new Map<string, Followed>();
   #open = new Map<Followed, TableChanges>();
-  /** Tables whose rows could not be read, since the last complete piece, by `tableKey`. */
+  /** Tables whose rows could not be read, since the last complete piece, by `#place`. */
   #unread = new Map<string, SluiceError>();
   /** … and by the table id of those that were described. */
   readonly #unreadable = new Map<number, { name: TableName; why: SluiceError }>();
@@ -88,7 +89,18 @@ export class RowDecoder {
     if (this.#unread.size === 0) return undefined;
     const unread = this.#unread;
     this.#unread = new Map();
-    return { gap: (name) => unread.get(tableKey(name)) ?? null, successor: () => null };
+    const gap = ({ schema, table }: TableName) =>
+      unread.get(this.#place({ schema, table })) ?? unread.get(this.#place({ schema, table: null })) ?? null;
+    return { gap, successor: () => null };
+  }
+
+  /** Rows of the table were changed and are not here. */
+  missed(name: NamedTable, why: SluiceError): void {
+    this.#unread.set(this.#place(name), why);
+  }
+
+  #place({ schema, table }: NamedTable): string {
+    return JSON.stringify([schema, table === null ? null : this.#options.schemas.fold(table)]);
   }
 
   /** Table ids are of one file, and of one transaction at least. */
@@ -117,8 +129,8 @@ export class RowDecoder {
       this.#cannotRead(
         id,
         name,
-        new SluiceError('CDC_NOT_READY', `the binary log does not describe the columns of ${displayName(name)}`, {
-          hint: 'SET GLOBAL binlog_row_metadata = FULL; and write it into the server’s configuration.',
+        new SluiceError('GAP', `the binary log does not describe the columns of ${displayName(name)}`, {
+          hint: 'SET GLOBAL binlog_row_metadata = FULL; and write it into the server’s configuration. Then set is_full_sync = 1.',
         }),
       );
       return;
@@ -170,7 +182,7 @@ export class RowDecoder {
     const followed = this.#tables.get(id);
     if (followed === null) {
       const unreadable = this.#unreadable.get(id);
-      if (unreadable) this.#unread.set(tableKey(unreadable.name), unreadable.why);
+      if (unreadable) this.missed(unreadable.name, unreadable.why);
       return;
     }
     if (followed === undefined) throw malformed('rows of a table that was not described');
@@ -212,10 +224,10 @@ export class RowDecoder {
 
   /** invariant 8: what a session leaves out of the log is missing from its table's changes, and from no other's. */
   #isPartial({ relation: { name } }: Followed, what: string, statement: string): void {
-    this.#unread.set(
-      tableKey(name),
-      new SluiceError('CDC_NOT_READY', `the binary log does not hold whole ${what} of ${displayName(name)}`, {
-        hint: `${statement} Sessions that have set it otherwise must be reopened; then copy the table again.`,
+    this.missed(
+      name,
+      new SluiceError('GAP', `the binary log does not hold whole ${what} of ${displayName(name)}`, {
+        hint: `${statement} Sessions that have set it otherwise must be reopened. Then set is_full_sync = 1.`,
       }),
     );
   }

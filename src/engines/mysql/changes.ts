@@ -108,6 +108,8 @@ export class MysqlChanges implements ChangeSource {
 
   end(): Promise<Position> {
     return this.#connection.use(async (session) => {
+      // A log that holds no rows would be waited for in vain.
+      await this.#check(session);
       const log = binaryLogOf(session);
       return formatPosition(await log.end(session, await log.identity(session)));
     });
@@ -129,7 +131,9 @@ export class MysqlChanges implements ChangeSource {
 
   async #check(session: Session): Promise<void> {
     const [finding] = (await logSettings(session)).filter((each) => each.severity === 'error');
-    if (finding) throw new SluiceError(finding.code, finding.message, { hint: finding.fixSql.join(' ') });
+    if (!finding) return;
+    const { code, message, fixSql, losesChanges } = finding;
+    throw new SluiceError(code, message, { hint: fixSql.join(' '), losesChanges });
   }
 
   async #decoder(session: Session, { place, gtids }: Start, schemas: readonly string[]): Promise<BinlogDecoder> {

@@ -1,6 +1,7 @@
 /**
- * Statements of the binary log that change a table without a row event: TRUNCATE, which is a change like any other, and those after
- * which only a copy says what the table holds. Only names are read, and of ALTER TABLE whether it can leave rows and columns alone.
+ * Statements of the binary log that change a table without a row event: TRUNCATE, which is a change like any other; those after which
+ * only a copy says what the table holds; and, of a session whose binlog_format is not ROW, those that stand for the rows they changed.
+ * Only names are read, and of ALTER TABLE whether it can leave rows and columns alone.
  */
 
 export interface NamedTable {
@@ -74,6 +75,31 @@ export function tableStatement(sql: string, schema: string): TableStatement | nu
   }
 }
 
+/** A SELECT is logged for the functions that it calls. */
+const ROW_VERBS: ReadonlySet<string> = new Set([
+  ...['INSERT', 'REPLACE', 'UPDATE', 'DELETE', 'LOAD', 'WITH', 'SELECT', 'DO', 'CALL'],
+]);
+
+/**
+ * Tables whose rows the statement may have changed: the one that it names, or every table of each schema that it may mean. Null: it
+ * changes no rows. Which tables triggers changed besides is not in the statement.
+ */
+export function rowStatement(sql: string, schema: string): TableStatement | null {
+  const reader = new Reader(tokensOf(sql), schema);
+  const verb = reader.word();
+  if (!ROW_VERBS.has(verb)) return null;
+  const schemas = [schema, ...reader.qualifiers()];
+  reader.skip(verb, 'LOW_PRIORITY', 'DELAYED', 'HIGH_PRIORITY', 'QUICK', 'IGNORE', 'FROM', 'INTO');
+  const table = reader.name();
+  const next = reader.word();
+  const isOne =
+    verb === 'INSERT' ||
+    verb === 'REPLACE' ||
+    (verb === 'UPDATE' && next === 'SET') ||
+    (verb === 'DELETE' && ['', 'WHERE', 'ORDER', 'LIMIT'].includes(next) && reader.passed('FROM'));
+  return { verb, tables: isOne ? [table] : schemas.map((each) => ({ schema: each, table: null })) };
+}
+
 class Reader {
   readonly #tokens: readonly Token[];
   readonly #schema: string;
@@ -88,6 +114,16 @@ class Reader {
   word(ahead = 0): string {
     const token = this.#tokens[this.#at + ahead];
     return token && !token.quoted ? token.text.toUpperCase() : '';
+  }
+
+  /** What stands before a dot: schemas, and names of tables before those of their columns. */
+  qualifiers(): string[] {
+    return this.#tokens.filter((_, at) => this.#tokens[at + 1]?.text === '.').map(({ text }) => text);
+  }
+
+  /** Some word before this place is `word`. */
+  passed(word: string): boolean {
+    return this.#tokens.slice(0, this.#at).some(({ text, quoted }) => !quoted && text.toUpperCase() === word);
   }
 
   /** Passes those of the words that stand here, in this order. */

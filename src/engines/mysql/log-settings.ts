@@ -34,9 +34,15 @@ export async function logSettings(session: Session): Promise<Finding[]> {
   const add = (message: string, fixSql: readonly string[]) =>
     findings.push({ code: 'CDC_NOT_READY', severity: 'error', message, fixSql });
   if (settings.get('log_bin') !== 'ON')
-    add('the server writes no binary log', [
-      `-- in the server’s configuration, then restart it: [${isMariaDb ? 'mariadb' : 'mysqld'}] log_bin = binlog, server_id = 1`,
-    ]);
+    findings.push({
+      code: 'CDC_NOT_READY',
+      severity: 'error',
+      message: 'the server writes no binary log',
+      fixSql: [
+        `-- in the server’s configuration, then restart it: [${isMariaDb ? 'mariadb' : 'mysqld'}] log_bin = binlog, server_id = 1`,
+      ],
+      losesChanges: true,
+    });
   for (const { name, value, why } of wanted)
     // A server that has no such setting behaves as it should.
     if ((settings.get(name) ?? (name === 'binlog_format' ? value : 'unknown')).toUpperCase() !== value)

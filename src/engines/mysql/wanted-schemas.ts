@@ -19,6 +19,7 @@ export class WantedSchemas {
     return this.#names.get(this.fold(database)) ?? null;
   }
 
+  /** Names that the server does not tell apart by case arrive as they were typed. */
   fold(name: string): string {
     return this.#foldsNames ? name.toLowerCase() : name;
   }

@@ -1,10 +1,8 @@
 import { expect } from 'chai';
-import { tableStatement } from '../../../src/engines/mysql/ddl-statement.ts';
+import { rowStatement, tableStatement, type TableStatement } from '../../../src/engines/mysql/ddl-statement.ts';
 
-const read = (sql: string) => {
-  const found = tableStatement(sql, 'shop');
-  return found && `${found.verb}: ${found.tables.map(({ schema, table }) => `${schema}/${table ?? '*'}`).join(' ')}`;
-};
+const shown = (found: TableStatement | null) =>
+  found && `${found.verb}: ${found.tables.map(({ schema, table }) => `${schema}/${table ?? '*'}`).join(' ')}`;
 
 describe('MySQL statements that change tables', () => {
   for (const [sql, expected] of [
@@ -43,5 +41,24 @@ describe('MySQL statements that change tables', () => {
     ["INSERT INTO t VALUES ('ALTER TABLE t')", null],
     ['# ALTER TABLE t\nCREATE USER u', null],
   ] as const)
-    it(sql, () => expect(read(sql)).to.equal(expected));
+    it(sql, () => expect(shown(tableStatement(sql, 'shop'))).to.equal(expected));
+});
+
+describe('MySQL statements that stand for the rows they changed', () => {
+  for (const [sql, expected] of [
+    ['insert ignore into t (a) values (1)', 'INSERT: shop/t'],
+    ['REPLACE LOW_PRIORITY `other`.`sums` SELECT COUNT(*) FROM `shop`.`t`', 'REPLACE: other/sums'],
+    ['UPDATE t SET a = 1', 'UPDATE: shop/t'],
+    ['UPDATE other.t, u SET t.a = u.a', 'UPDATE: shop/* other/* t/* u/*'],
+    ['UPDATE t AS x SET a = 1', 'UPDATE: shop/*'],
+    ['DELETE QUICK FROM `t` WHERE a = 1', 'DELETE: shop/t'],
+    ['DELETE FROM `other`.`m`', 'DELETE: other/m'],
+    ['DELETE t FROM t JOIN u USING (a)', 'DELETE: shop/*'],
+    ["LOAD DATA INFILE 'x' INTO TABLE t", 'LOAD: shop/*'],
+    ['SELECT `other`.`f`(1)', 'SELECT: shop/* other/*'],
+    ['SAVEPOINT s', null],
+    ['BEGIN', null],
+    ['ALTER TABLE t ADD a int', null],
+  ] as const)
+    it(sql, () => expect(shown(rowStatement(sql, 'shop'))).to.equal(expected));
 });
