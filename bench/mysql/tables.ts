@@ -1,4 +1,6 @@
 /** The bench's table: a bigint key and mixed types, about 200 bytes a row, made by the servers from the key alone. */
+import { readFileSync } from 'node:fs';
+import path from 'node:path';
 import { connect, startMariaDb, type PrivateServer, type Settings } from '../../test/support/mysql-servers.ts';
 
 export const MARIADB_TABLE = `(id bigint NOT NULL PRIMARY KEY, customer varchar(40) NOT NULL, amount decimal(14,2) NOT NULL,
@@ -7,12 +9,14 @@ export const MARIADB_TABLE = `(id bigint NOT NULL PRIMARY KEY, customer varchar(
 export const POSTGRES_COLUMNS = `id bigint NOT NULL, customer varchar(40) NOT NULL, amount numeric(14,2) NOT NULL,
   ordered_at timestamp NOT NULL, details varchar(200) NOT NULL, note varchar(80)`;
 
+/** The row of the number `seq`. */
+export const MARIADB_VALUES = `seq, CONCAT('customer ', (seq * 7919) % 100003), (seq * 31 % 100000000) / 100,
+    '2024-01-01' + INTERVAL seq SECOND + INTERVAL seq % 1000000 MICROSECOND,
+    CONCAT('{"sku": ', (seq * 17) % 5000, ', "qty": ', seq % 9, ', "tags": ["a", "b"]}'), IF(seq % 5 > 0, REPEAT(MD5(seq), 2), NULL)`;
+
 /** Rows of the numbers from `first` to `last`, by MariaDB's sequence engine. */
 export function fillMariaDb(table: string, first: number, last: number): string {
-  return `INSERT INTO ${table} SELECT seq, CONCAT('customer ', (seq * 7919) % 100003), (seq * 31 % 100000000) / 100,
-    '2024-01-01' + INTERVAL seq SECOND + INTERVAL seq % 1000000 MICROSECOND,
-    CONCAT('{"sku": ', (seq * 17) % 5000, ', "qty": ', seq % 9, ', "tags": ["a", "b"]}'), IF(seq % 5 > 0, REPEAT(MD5(seq), 2), NULL)
-    FROM seq_${first}_to_${last}`;
+  return `INSERT INTO ${table} SELECT ${MARIADB_VALUES} FROM seq_${first}_to_${last}`;
 }
 
 export function fillPostgres(table: string, rows: number): string {
@@ -35,6 +39,8 @@ export interface BenchServer {
   readonly port: string;
   /** Of its database `bench`. */
   readonly url: string;
+  /** Of the server's process. */
+  readonly pid: number;
   query(sql: string): Promise<Readonly<Record<string, unknown>>[]>;
   stop(): Promise<void>;
 }
@@ -52,6 +58,7 @@ export async function startServer(settings: Settings = {}): Promise<BenchServer>
     host: url.hostname,
     port: url.port,
     url: url.toString(),
+    pid: Number(readFileSync(path.join(server.directory, 'pid'), 'utf8')),
     query: (sql) => connection.query('run a statement of the bench', sql),
     stop: async () => {
       await connection.close();

@@ -60,6 +60,8 @@ export interface TableChanges {
 export interface RowImages {
   /** The row's cell of this column of the relation. */
   cell(row: number, column: number): ChangeCell;
+  /** Puts the row's cells, of all columns of the relation, behind `cells`. */
+  append(row: number, cells: ChangeCell[]): void;
   /** The cell, where it is the shortest text of an integer of at most nine digits; null where it is anything else. */
   integer(row: number, column: number): number | null;
   /** The row was sent with all its cells. One that was not may still have them all, from the row that it was before. */

@@ -13,6 +13,9 @@ const COM_BINLOG_DUMP_GTID = 0x1e;
 const ERR = 0xff;
 const EOF = 0xfe;
 
+/** Events that wait to be decoded before the socket is paused: whoever reads ahead decodes them as they come. */
+const WAITING_BYTES = 1 << 20;
+
 /** Of a packet: three bytes of length and a number. */
 const HEADER_BYTES = 4;
 
@@ -55,7 +58,6 @@ interface DriverConnection {
 export class BinlogConnection {
   readonly session: Session;
   readonly #doing: string;
-  readonly #maxBytes: number;
   readonly #queue: Buffer[] = [];
   #bytes = 0;
   #paused = false;
@@ -64,10 +66,9 @@ export class BinlogConnection {
   /** When something last came, by `performance.now`. */
   heardAt = performance.now();
 
-  constructor(session: Session, doing: string, maxBytes: number) {
+  constructor(session: Session, doing: string) {
     this.session = session;
     this.#doing = doing;
-    this.#maxBytes = maxBytes;
   }
 
   /** Sends a command that asks for the log. The server answers with events, or with an error that the first `take` throws. */
@@ -101,11 +102,18 @@ export class BinlogConnection {
       return null;
     }
     this.#bytes -= event.length;
-    if (this.#paused && this.#bytes < this.#maxBytes / 2) {
+    if (this.#paused && this.#bytes < WAITING_BYTES / 2) {
       this.#paused = false;
+      // Not heard because we did not listen.
+      this.heardAt = performance.now();
       (this.session.driver as unknown as DriverConnection).stream.resume();
     }
     return event;
+  }
+
+  /** Ends a `wait`. */
+  nudge(): void {
+    this.#wake?.();
   }
 
   /** Resolves when an event or the end is here, or after `ms`. */
@@ -136,7 +144,7 @@ export class BinlogConnection {
     // A view of the socket's buffer: it is read soon, and the queue is limited.
     this.#queue.push(buffer.subarray(offset + 1, end));
     this.#bytes += end - offset;
-    if (!this.#paused && this.#bytes >= this.#maxBytes) {
+    if (!this.#paused && this.#bytes >= WAITING_BYTES) {
       this.#paused = true;
       driver.stream.pause();
     }

@@ -99,7 +99,8 @@ export class BinlogDecoder {
     return payloadEvents(this.#withoutChecksum(received));
   }
 
-  async decode(received: Buffer): Promise<Step> {
+  /** A promise only where the server must be asked: an event costs less than one. */
+  decode(received: Buffer): Step | Promise<Step> {
     const header = readHeader(received);
     if (header.type === EVENT.format) {
       // Its last five bytes are the algorithm of the file's checksums and its own.
@@ -115,9 +116,11 @@ export class BinlogDecoder {
       return this.#advance(header, Step.None);
     }
     switch (header.type) {
-      case EVENT.tableMap:
-        await this.#rows.describe(event);
+      case EVENT.tableMap: {
+        const described = this.#rows.describe(event);
+        if (described) return described.then(() => this.#advance(header, Step.None));
         return this.#advance(header, Step.None);
+      }
       case EVENT.mariaGtid:
       case EVENT.gtid:
       case EVENT.taggedGtid:
@@ -196,7 +199,7 @@ export class BinlogDecoder {
     return this.#advance({ ...header, end }, Step.Commit);
   }
 
-  async #query(event: Buffer, header: EventHeader): Promise<Step> {
+  #query(event: Buffer, header: EventHeader): Step | Promise<Step> {
     const { schema, sql } = readQuery(event, header.type === EVENT.compressedQuery);
     if (/^\s*(COMMIT|ROLLBACK)\s*$/i.test(sql)) return this.#commit(header);
     if (!this.#isMariaDb && this.#pending?.standalone === null) {
@@ -204,10 +207,11 @@ export class BinlogDecoder {
       this.#pending.standalone = !/^\s*BEGIN\s*$/i.test(sql);
       if (!this.#pending.standalone) return this.#advance(header, Step.None);
     }
-    const isTruncate = await this.#statement(sql, schema);
-    if (this.#pending?.standalone !== true) return this.#advance(header, Step.None);
-    this.#commit(header);
-    return isTruncate ? Step.Commit : Step.Statement;
+    return this.#statement(sql, schema).then((isTruncate) => {
+      if (this.#pending?.standalone !== true) return this.#advance(header, Step.None);
+      this.#commit(header);
+      return isTruncate ? Step.Commit : Step.Statement;
+    });
   }
 
   /** True: a TRUNCATE. */

@@ -2,13 +2,13 @@
 import {
   emptyTableChanges,
   Op,
-  type ChangeCell,
   type ChangeRelation,
   type TableCaptures,
   type TableChanges,
 } from '../../model/changes.ts';
 import { SluiceError, toSluiceError } from '../../model/errors.ts';
 import { displayName, tableKey, type TableName } from '../../model/tables.ts';
+import { ImageChanges } from '../image-changes.ts';
 import {
   HEADER_BYTES,
   lengthEncoded,
@@ -20,19 +20,33 @@ import {
   type RowsEvent,
 } from './binlog-events.ts';
 import { mayBeOwnType, ownTypeReader } from './binlog-own-types.ts';
-import { valueReader, type Cursor, type LogColumn, type ValueReader } from './binlog-values.ts';
+import { BinlogRows, rowFormat, type RowFormat } from './binlog-images.ts';
+import { valueReader, type LogColumn, type ValueReader } from './binlog-values.ts';
 import { tableId } from './catalog.ts';
 import type { NamedTable } from './ddl-statement.ts';
 import type { WantedSchemas } from './wanted-schemas.ts';
 
 /** Approximate memory of a cell besides its text. */
 const CELL_BYTES = 48;
-/** No key column is longer (InnoDB's limit in bytes): a longer value of an old row is not needed. */
-const MAX_KEY_BYTES = 3072;
+
+/** Descriptions of tables that are remembered. */
+const MAX_DESCRIPTIONS = 1000;
 
 interface Followed {
+  /** `tableKey` of its name. */
+  readonly key: string;
   readonly relation: ChangeRelation;
-  readonly readers: readonly ValueReader[];
+  readonly format: RowFormat;
+}
+
+/** What a table map event is about. */
+interface Described {
+  readonly id: number;
+  /** All that it says, but for the id. */
+  readonly words: string;
+  readonly name: TableName;
+  /** As `Table.id`. */
+  readonly identity: string;
 }
 
 interface DescribedTable {
@@ -59,13 +73,14 @@ export class RowDecoder {
   /** By the event's table id; null: of another database, or one that cannot be read. */
   readonly #tables = new Map<number, Followed | null>();
   readonly #byName = new Map<string, Followed>();
-  #open = new Map<Followed, TableChanges>();
+  /** By what a table map event says, but for the table's id; null: of another database. */
+  readonly #described = new Map<string, Followed | null>();
+  #open = new Map<Followed, ImageChanges<BinlogRows>>();
   /** Tables whose rows could not be read, since the last complete piece, by `#place`. */
   #unread = new Map<string, SluiceError>();
   /** … and by the table id of those that were described. */
   readonly #unreadable = new Map<number, { name: TableName; why: SluiceError }>();
   readonly #types = new Map<string, ReadonlyMap<string, string>>();
-  #sawAbsent = false;
 
   tables: TableChanges[] = [];
   bytes = 0;
@@ -112,16 +127,28 @@ export class RowDecoder {
   /** A statement may have changed them. */
   forgetTypes(): void {
     this.#types.clear();
+    this.#described.clear();
   }
 
-  async describe(event: Buffer): Promise<void> {
+  /** A promise only where the server must be asked. */
+  describe(event: Buffer): Promise<void> | undefined {
     const id = tableIdOf(event);
-    if (this.#tables.has(id)) return;
+    if (this.#tables.has(id)) return undefined;
+    // Each transaction describes its tables anew, mostly in the same words.
+    const words = event.toString('latin1', HEADER_BYTES + 8);
+    const known = this.#described.get(words);
+    if (known !== undefined) {
+      if (known) this.#byName.set(known.key, known);
+      this.#tables.set(id, known);
+      return undefined;
+    }
+    if (this.#described.size >= MAX_DESCRIPTIONS) this.#described.clear();
     const logged = readTableName(event);
     const schema = this.#options.schemas.nameOf(logged.schema);
     if (schema === null) {
+      this.#described.set(words, null);
       this.#tables.set(id, null);
-      return;
+      return undefined;
     }
     const name = { schema, table: logged.table };
     const { columns } = readTableMap(event, this.#options.charsets);
@@ -133,8 +160,12 @@ export class RowDecoder {
           hint: 'SET GLOBAL binlog_row_metadata = FULL; and write it into the server’s configuration. Then set is_full_sync = 1.',
         }),
       );
-      return;
+      return undefined;
     }
+    return this.#describeTable({ id, words, name, identity: tableId(logged.schema, logged.table) }, columns);
+  }
+
+  async #describeTable({ id, words, name, identity }: Described, columns: readonly LogColumn[]): Promise<void> {
     const names = columns.map((column) => column.name);
     const types = columns.some(mayBeOwnType) ? await this.#typesOf(name, columns) : null;
     let readers: readonly ValueReader[];
@@ -151,13 +182,10 @@ export class RowDecoder {
     const known = this.#byName.get(key);
     // The same columns are the same relation, though labels and types may have changed.
     const isSame = known !== undefined && JSON.stringify(known.relation.columns) === JSON.stringify(names);
-    const kept: Followed = {
-      relation: isSame ? known.relation : relationOf(name, tableId(logged.schema, logged.table), names),
-      readers,
-    };
-    const open = known === undefined ? undefined : this.#open.get(known);
-    if (isSame && open) this.#open.set(kept, open);
+    const relation = isSame ? known.relation : relationOf(name, identity, names);
+    const kept: Followed = { key, relation, format: rowFormat(columns, readers) };
     this.#byName.set(key, kept);
+    this.#described.set(words, kept);
     this.#tables.set(id, kept);
   }
 
@@ -199,21 +227,24 @@ export class RowDecoder {
       }
     }
     const data = event.subarray(count.next + images * bitmap);
-    const cursor = { buffer: compressed ? uncompress(data) : data, at: 0 };
+    const buffer = compressed ? uncompress(data) : data;
     const changes = this.#changesOf(followed);
     if (token !== null && changes.visibility.at(-1) !== token) changes.visibility.push(token);
-    const start = changes.cells.length;
-    while (cursor.at < cursor.buffer.length) {
-      const before = kind === 'insert' ? -1 : this.#row(cursor, followed.readers, changes.cells, true);
-      const after = kind === 'delete' ? -1 : this.#row(cursor, followed.readers, changes.cells, false);
-      changes.ops.push(kind === 'insert' ? Op.Insert : kind === 'update' ? Op.Update : Op.Delete);
-      changes.before.push(before);
-      changes.after.push(after);
-      this.changes++;
+    const { rows, ops, before, after } = changes;
+    const width = followed.relation.columns.length;
+    const op = kind === 'insert' ? Op.Insert : kind === 'update' ? Op.Update : Op.Delete;
+    let made = 0;
+    for (let from = 0; from < buffer.length; made++) {
+      before.push(op === Op.Insert ? -1 : rows.count * width);
+      if (op !== Op.Insert) from = rows.add(buffer, from, true);
+      after.push(op === Op.Delete ? -1 : rows.count * width);
+      if (op !== Op.Delete) from = rows.add(buffer, from, false);
+      if (from > buffer.length) throw malformed('a row that is longer than its event');
+      ops.push(op);
     }
-    changes.hasAbsent ||= this.#sawAbsent;
-    this.#sawAbsent = false;
-    this.bytes += cursor.buffer.length + (changes.cells.length - start) * CELL_BYTES;
+    this.changes += made;
+    // As much as their cells would take, for whoever asks for them.
+    this.bytes += buffer.length + made * images * width * CELL_BYTES;
   }
 
   /** An update that holds parts of JSON documents (MySQL's binlog_row_value_options). */
@@ -233,13 +264,9 @@ export class RowDecoder {
   }
 
   async truncate(name: TableName): Promise<void> {
-    let followed = this.#byName.get(tableKey(name));
-    if (!followed) {
-      const found = await this.#options.describe(name);
-      if (found === null) return;
-      followed = { relation: relationOf(name, found.id, found.columns), readers: [] };
-    }
-    const changes = this.#changesOf(followed);
+    const followed = this.#byName.get(tableKey(name));
+    const changes = followed ? this.#changesOf(followed) : await this.#changesOfUnseen(name);
+    if (changes === null) return;
     changes.ops.push(Op.Truncate);
     changes.before.push(-1);
     changes.after.push(-1);
@@ -247,27 +274,24 @@ export class RowDecoder {
     this.bytes += CELL_BYTES;
   }
 
-  #changesOf(followed: Followed): TableChanges {
+  #changesOf(followed: Followed): ImageChanges<BinlogRows> {
     const open = this.#open.get(followed);
     if (open) return open;
-    const made = emptyTableChanges(followed.relation);
+    const made = new ImageChanges(followed.relation, new BinlogRows(followed.format));
+    made.hasAbsent = followed.format.mayLack;
+    // What is of another form from here on stays behind what came before.
+    for (const other of this.#open.keys()) if (other.key === followed.key) this.#open.delete(other);
     this.tables.push(made);
     this.#open.set(followed, made);
     return made;
   }
 
-  /** Reads one row image; returns where its first cell is. */
-  #row(cursor: Cursor, readers: readonly ValueReader[], cells: ChangeCell[], isOld: boolean): number {
-    const first = cells.length;
-    const nulls = cursor.at;
-    cursor.at += (readers.length + 7) >> 3;
-    for (let i = 0; i < readers.length; i++) {
-      const isNull = (((cursor.buffer[nulls + (i >> 3)] ?? 0) >> (i & 7)) & 1) === 1;
-      const cell = isNull ? null : readers[i]?.(cursor);
-      if (cell === undefined && !isOld) this.#sawAbsent = true;
-      cells.push(isOld && cell != null && cell.length > MAX_KEY_BYTES ? undefined : cell);
-    }
-    return first;
+  async #changesOfUnseen(name: TableName): Promise<TableChanges | null> {
+    const found = await this.#options.describe(name);
+    if (found === null) return null;
+    const made = emptyTableChanges(relationOf(name, found.id, found.columns));
+    this.tables.push(made);
+    return made;
   }
 }
 

@@ -25,7 +25,7 @@ export interface Cursor {
 
 export type ValueReader = (cursor: Cursor) => ChangeCell;
 
-const TYPE = {
+export const TYPE = {
   tiny: 1,
   short: 2,
   long: 3,
@@ -93,6 +93,50 @@ export function metadataLength(type: number): 0 | 1 | 2 {
       return 1;
     default:
       return 0;
+  }
+}
+
+/** Bytes of a value; of one that says its length itself, minus the bytes that hold it. */
+export function valueSize({ type, meta }: LogColumn): number {
+  switch (type) {
+    case TYPE.tiny:
+    case TYPE.year:
+      return 1;
+    case TYPE.short:
+      return 2;
+    case TYPE.int24:
+    case TYPE.date:
+    case TYPE.time:
+      return 3;
+    case TYPE.long:
+    case TYPE.float:
+    case TYPE.timestamp:
+      return 4;
+    case TYPE.longlong:
+    case TYPE.double:
+    case TYPE.datetime:
+      return 8;
+    case TYPE.newdecimal:
+      return binaryDecimal(meta & 0xff, meta >> 8).bytes;
+    case TYPE.time2:
+      return 3 + ((meta + 1) >> 1);
+    case TYPE.timestamp2:
+      return 4 + ((meta + 1) >> 1);
+    case TYPE.datetime2:
+      return 5 + ((meta + 1) >> 1);
+    case TYPE.bit:
+      return ((meta >> 8) * 8 + (meta & 0xff) + 7) >> 3;
+    case TYPE.enum:
+    case TYPE.set:
+      return meta & 0xff;
+    case TYPE.varchar:
+    case TYPE.varString:
+      return meta > 255 ? -2 : -1;
+    case TYPE.string:
+      return stringLength(meta) > 255 ? -2 : -1;
+    // A blob, a document or a geometry says how many bytes its length has.
+    default:
+      return -meta;
   }
 }
 

@@ -26,6 +26,7 @@ export interface ReaderSetup {
   readonly release: () => Promise<void>;
 }
 
+/** Reads ahead of its consumer by at most `maxBytes`: then the socket is paused, and the server waits. */
 export class MysqlChangeReader implements ChangeReader {
   readonly pieces: AsyncIterable<ChangePiece>;
   readonly #setup: ReaderSetup;
@@ -36,11 +37,22 @@ export class MysqlChangeReader implements ChangeReader {
   #held: Buffer | null = null;
   /** Of a compressed transaction. */
   #expanded: Iterator<Buffer> | null = null;
-  /** End of the last piece; what was asked for to begin with. */
+  /** Pieces that wait for the consumer. */
+  readonly #queue: ChangePiece[] = [];
+  #queuedBytes = 0;
+  /** The last piece made ends inside a transaction. */
+  #isBegun = false;
+  /** End of the last piece made; what was asked for to begin with. */
   #made: LogPlace;
   #idleAt = performance.now();
   #isStopped = false;
   #isReading = false;
+  /** Why reading ended; told once what was read before is handed out. */
+  #failure: { readonly error: unknown } | null = null;
+  /** The consumer, when it waits for a piece. */
+  #consumer: (() => void) | null = null;
+  /** The reading, when it waits for the consumer. */
+  #wake: (() => void) | null = null;
 
   constructor(setup: ReaderSetup, from: LogPlace, options: ReadOptions) {
     this.#setup = setup;
@@ -62,51 +74,97 @@ export class MysqlChangeReader implements ChangeReader {
     if (this.#isStopped) return;
     this.#isStopped = true;
     this.#setup.connection.session.destroy();
+    this.#callConsumer();
+    this.#wake?.();
     await this.#setup.release();
   }
 
   async #next(): Promise<IteratorResult<ChangePiece>> {
-    if (this.#isReading) throw new SluiceError('INTERNAL', 'a change stream has one consumer');
-    this.#isReading = true;
+    if (this.#consumer !== null) throw new SluiceError('INTERNAL', 'a change stream has one consumer');
+    if (!this.#isReading) {
+      this.#isReading = true;
+      void this.#readAhead();
+    }
+    while (this.#queue.length === 0 && this.#failure === null && !this.#isStopped) {
+      const waiting = new Promise<void>((resolve) => (this.#consumer = resolve));
+      // What was put off because nobody waited may be a piece now.
+      this.#setup.connection.nudge();
+      this.#wake?.();
+      await waiting;
+    }
+    if (this.#isStopped) return { done: true, value: undefined };
+    const value = this.#queue.shift();
+    if (value === undefined) throw this.#failure?.error;
+    this.#queuedBytes -= value.bytes;
+    this.#wake?.();
+    this.#idleAt = performance.now();
+    return { done: false, value };
+  }
+
+  async #readAhead(): Promise<void> {
     try {
-      const value = await this.#read();
-      return value === null ? { done: true, value: undefined } : { done: false, value };
+      while (!this.#isStopped) await this.#step();
     } catch (error) {
-      if (this.#isStopped) return { done: true, value: undefined };
-      throw error;
-    } finally {
-      this.#isReading = false;
+      this.#failure = { error };
+      this.#callConsumer();
     }
   }
 
-  async #read(): Promise<ChangePiece | null> {
+  #callConsumer(): void {
+    const call = this.#consumer;
+    this.#consumer = null;
+    call?.();
+  }
+
+  /** Decodes one event, or waits: for one, or for the consumer. */
+  async #step(): Promise<void> {
     const { connection, decoder } = this.#setup;
-    for (;;) {
-      if (this.#isStopped) return null;
-      const event = this.#event();
-      if (event === null) {
-        const ready = this.#waiting();
-        if (ready) return ready;
-        await connection.wait(Math.min(TICK_MS, Math.max(1, this.#idleDue())));
-        this.#checkSilence();
-        continue;
-      }
-      if (!decoder.inTransaction && this.#isBreak()) {
-        this.#held = event;
-        return this.#cut(decoder.place);
-      }
-      const expanded = decoder.expand(event);
-      if (expanded) {
-        this.#expanded = expanded;
-        continue;
-      }
-      const step = await decoder.decode(event);
-      // What was committed before is applied by the columns that it was made with.
-      if (step === Step.Statement && (decoder.changes > 0 || decoder.altered.length > 0))
-        return this.#cut(decoder.place);
-      if (step === Step.Commit && decoder.changes >= this.#options.maxChanges) return this.#cut(decoder.place);
-      if (decoder.bytes >= this.#options.maxBytes) return this.#cut(decoder.inTransaction ? null : decoder.place);
+    if (this.#queuedBytes + decoder.bytes >= this.#aheadBytes() && this.#consumer === null) {
+      await new Promise<void>((resolve) => (this.#wake = resolve));
+      this.#wake = null;
+      return;
     }
+    const event = this.#event();
+    if (event === null) {
+      if (this.#consumer !== null && this.#flush()) return;
+      await connection.wait(Math.min(TICK_MS, Math.max(1, this.#idleDue())));
+      this.#checkSilence();
+      return;
+    }
+    if (!decoder.inTransaction && this.#isBreak()) {
+      this.#held = event;
+      this.#cut(decoder.place);
+      return;
+    }
+    const expanded = decoder.expand(event);
+    if (expanded) {
+      this.#expanded = expanded;
+      return;
+    }
+    const decoded = decoder.decode(event);
+    const step = typeof decoded === 'number' ? decoded : await decoded;
+    // What was committed before is applied by the columns that it was made with.
+    if (step === Step.Statement && (decoder.changes > 0 || decoder.altered.length > 0)) this.#cut(decoder.place);
+    else if (decoder.bytes >= this.#pieceBytes()) this.#cut(decoder.inTransaction ? null : decoder.place);
+    // While the consumer is busy the piece grows: the more waits, the fewer commits it takes.
+    else if (step === Step.Commit && this.#isEnough()) this.#cut(decoder.place);
+  }
+
+  #isEnough(): boolean {
+    const { decoder } = this.#setup;
+    return this.#consumer === null
+      ? decoder.bytes >= this.#options.maxBytes / 2
+      : decoder.changes >= this.#options.maxChanges;
+  }
+
+  /** The consumer holds a piece as well: what it may take next is half of what may be held, unless one transaction needs it all. */
+  #aheadBytes(): number {
+    return this.#queue.length > 0 ? this.#options.maxBytes / 2 : this.#pieceBytes();
+  }
+
+  /** Size of a piece that ends inside a transaction: once it must be taken apart, small parts cost no more and hold less. */
+  #pieceBytes(): number {
+    return this.#isBegun ? this.#options.maxBytes / 4 : this.#options.maxBytes;
   }
 
   #event(): Buffer | null {
@@ -128,13 +186,15 @@ export class MysqlChangeReader implements ChangeReader {
     return compareLogPlaces(this.#made, place) < 0;
   }
 
-  /** What can be handed out while nothing more is here. */
-  #waiting(): ChangePiece | null {
+  /** Makes a piece of what can be handed out while nothing more is here; false: there is nothing. */
+  #flush(): boolean {
     const { decoder } = this.#setup;
-    if (decoder.inTransaction) return null;
-    if (decoder.transactions > 0 && decoder.changes > 0) return this.#cut(decoder.place);
+    if (decoder.inTransaction) return false;
+    const isComplete = decoder.transactions > 0 && decoder.changes > 0;
     // Also where the source stands still: whoever reads looks after destinations that are away between two pieces.
-    return this.#idleDue() <= 0 ? this.#cut(decoder.place) : null;
+    if (!isComplete && this.#idleDue() > 0) return false;
+    this.#cut(decoder.place);
+    return true;
   }
 
   #idleDue(): number {
@@ -142,13 +202,15 @@ export class MysqlChangeReader implements ChangeReader {
   }
 
   /** `end` null: inside a transaction. */
-  #cut(end: LogPlace | null): ChangePiece {
+  #cut(end: LogPlace | null): void {
     const { decoder, server } = this.#setup;
-    this.#idleAt = performance.now();
     const taken = decoder.take();
     if (end !== null) this.#made = end;
     const position = end === null ? null : formatPosition({ server, ...end, gtids: decoder.gtids.toString() });
-    return { ...taken, end: position, committedAt: taken.changes > 0 ? taken.committedAt : null };
+    this.#queue.push({ ...taken, end: position, committedAt: taken.changes > 0 ? taken.committedAt : null });
+    this.#queuedBytes += taken.bytes;
+    this.#isBegun = end === null;
+    this.#callConsumer();
   }
 
   #checkSilence(): void {

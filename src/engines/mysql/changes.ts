@@ -72,7 +72,7 @@ export class MysqlChanges implements ChangeSource {
       const start = await log.find(session, place);
       const decoder = await this.#decoder(session, start, options.schemas ?? ['']);
       await session.run('set up the reader of the binary log', log.setUp(HEARTBEAT_MS));
-      const connection = new BinlogConnection(session, 'read the binary log', options.maxBytes);
+      const connection = new BinlogConnection(session, 'read the binary log');
       connection.start(start.by === null ? dumpCommand(start.place, slaveId()) : dumpGtidCommand(start.by, slaveId()));
       const setup = { connection, decoder, server, silenceMs: SILENCE_MS, release };
       return new MysqlChangeReader(setup, start.place, options);

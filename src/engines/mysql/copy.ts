@@ -149,7 +149,7 @@ export class MysqlCopy extends MysqlFold implements CopySession {
     try {
       await session.run('begin a transaction', BEGIN);
       // A key that was loaded before stays as it was: any of a key's rows will do, the fold corrects it (PROTOCOL, A copy, 3).
-      const loaded = await loadRows(session, this.#staging, stagedColumns(this.#request), rows, {
+      const { rows: loaded } = await loadRows(session, this.#staging, stagedColumns(this.#request), rows, {
         skipDuplicates: true,
       });
       // Lock, check, mark and commit in one round trip: a copier that freezes here holds nothing. Its successor, which takes the row to

@@ -12,6 +12,8 @@ export interface ValueWriter {
   readonly expression: ((value: string) => string) | null;
   /** The text may hold tabs, line ends and backslashes. */
   readonly isFree: boolean;
+  /** A cell that is text goes as it is. */
+  readonly takesText?: boolean;
 }
 
 export class RefusedValue extends Error {}
@@ -25,7 +27,7 @@ function textOf(cell: Cell): string | null {
 const NOT_ASCII = /[^\x00-\x7f]/;
 const HALF = /\p{Surrogate}/u;
 
-const plain: ValueWriter = { text: textOf, expression: null, isFree: false };
+const plain: ValueWriter = { text: textOf, expression: null, isFree: false, takesText: true };
 
 /** Text that is no Unicode (a half of a surrogate pair) has no bytes. */
 const free: ValueWriter = {
@@ -37,6 +39,7 @@ const free: ValueWriter = {
   },
   expression: null,
   isFree: true,
+  takesText: true,
 };
 
 function hexOf(cell: Cell): string | null {

@@ -8,10 +8,12 @@ import { Readable } from 'node:stream';
 import type { Cell, RowBatch } from '../../model/changes.ts';
 import { SluiceError } from '../../model/errors.ts';
 import { displayName, type Column, type TableName } from '../../model/tables.ts';
+import type { UpsertImages } from '../../model/keyed-changes.ts';
 import type { RowStream } from '../contract.ts';
 import { numberOf } from '../row-values.ts';
 import type { Parameter, Session } from './connection.ts';
 import { errorNumber } from './errors.ts';
+import { imageLines } from './load-images.ts';
 import { refused, valueWriter, type ValueWriter } from './load-values.ts';
 import { quoteIdentifier, quoteTable } from './sql.ts';
 
@@ -20,6 +22,14 @@ export type LoadColumn = Pick<Column, 'name' | 'nativeType'>;
 export interface LoadOptions {
   /** Rows whose key is there already are passed over. */
   readonly skipDuplicates?: boolean;
+  /** … or take the place of those that have it. */
+  readonly replace?: boolean;
+}
+
+export interface Loaded {
+  readonly rows: number;
+  /** Rows that took the place of others that were not the same. */
+  readonly replaced: number;
 }
 
 const DUPLICATE = 1062;
@@ -42,19 +52,31 @@ export async function loadRows(
   columns: readonly LoadColumn[],
   rows: RowStream,
   options: LoadOptions = {},
-): Promise<number> {
+): Promise<Loaded> {
   if (!('batches' in rows)) throw new SluiceError('INTERNAL', `could not load rows: unknown lane ${rows.format}`);
   const source = rows.batches[Symbol.asyncIterator]();
   const load = new Load(session, table, columns, options);
   try {
     const first = await source.next();
-    if (first.done) return 0;
+    if (first.done) return { rows: 0, replaced: 0 };
     const all = resumed(first.value, source);
     return await load.run(all);
   } finally {
     // Also when the load never began: a stream that nobody reads would keep its session and its transaction.
     await source.return?.();
   }
+}
+
+/** As `loadRows`, upserts `first` to before `end` as they came; null: they are not of a form that is written from, or not to this server. */
+export async function loadImages(
+  session: Session,
+  table: TableName,
+  columns: readonly LoadColumn[],
+  upserts: UpsertImages,
+  range: { readonly first: number; readonly end: number },
+  options: LoadOptions = {},
+): Promise<Loaded | null> {
+  return new Load(session, table, columns, options).runImages(upserts, range);
 }
 
 async function* resumed(first: RowBatch, rest: AsyncIterator<RowBatch>): AsyncGenerator<RowBatch, void, void> {
@@ -74,6 +96,7 @@ class Load {
   readonly #writers: readonly ValueWriter[];
   readonly #options: LoadOptions;
   #rows = 0;
+  #replaced = 0;
 
   constructor(session: Session, table: TableName, columns: readonly LoadColumn[], options: LoadOptions) {
     this.#session = session;
@@ -84,31 +107,47 @@ class Load {
     this.#options = options;
   }
 
-  async run(batches: AsyncGenerator<RowBatch, void, void>): Promise<number> {
-    if (this.#session.kind.allowsInfile) {
-      let isAsked = false;
-      let failure: { readonly error: unknown } | null = null;
-      let stream: Readable | null = null;
-      const file = () => {
-        isAsked = true;
-        const lines = this.#lines(batches, (error) => (failure = { error }));
-        return (stream = Readable.from(lines, { objectMode: false, highWaterMark: CHUNK_CHARACTERS }));
-      };
-      try {
-        const { rows, warnings } = await this.#session.change(this.#doing, this.#loadSql(), [], file);
-        if (failure !== null) throw (failure as { readonly error: unknown }).error;
-        await this.#requireAll(rows, warnings);
-        return this.#rows;
-      } catch (error) {
-        if (failure !== null) throw (failure as { readonly error: unknown }).error;
-        if (isAsked || !NOT_ALLOWED.has(errorNumber(error) ?? 0)) throw error;
-        this.#session.kind.allowsInfile = false;
-      } finally {
-        (stream as Readable | null)?.destroy();
-      }
+  async run(batches: AsyncGenerator<RowBatch, void, void>): Promise<Loaded> {
+    if (!(await this.#loadInfile((failed) => this.#lines(batches, failed)))) await this.#insertAll(batches);
+    return { rows: this.#rows, replaced: this.#replaced };
+  }
+
+  async runImages(
+    upserts: UpsertImages,
+    range: { readonly first: number; readonly end: number },
+  ): Promise<Loaded | null> {
+    const refuse = (column: number, error: unknown) => refused(this.#display, this.#columns[column]?.name ?? '', error);
+    const lines = imageLines(upserts, this.#writers, { ...range, refuse });
+    if (lines === null || !(await this.#loadInfile((failed) => this.#paced(lines, failed)))) return null;
+    return { rows: this.#rows, replaced: this.#replaced };
+  }
+
+  /** False: the server does not allow it, and nothing of `lines` was taken. */
+  async #loadInfile(lines: (failed: (error: unknown) => void) => AsyncGenerator<Buffer, void, void>): Promise<boolean> {
+    if (!this.#session.kind.allowsInfile) return false;
+    const forget = noteListeners((this.#session.driver as unknown as { stream: Socket }).stream);
+    let isAsked = false;
+    let failure: { readonly error: unknown } | null = null;
+    let stream: Readable | null = null;
+    const file = () => {
+      isAsked = true;
+      const all = lines((error) => (failure = { error }));
+      return (stream = Readable.from(all, { objectMode: false, highWaterMark: CHUNK_CHARACTERS }));
+    };
+    try {
+      const { rows, warnings } = await this.#session.change(this.#doing, this.#loadSql(), [], file);
+      if (failure !== null) throw (failure as { readonly error: unknown }).error;
+      await this.#requireAll(rows, warnings);
+      return true;
+    } catch (error) {
+      forget();
+      if (failure !== null) throw (failure as { readonly error: unknown }).error;
+      if (isAsked || !NOT_ALLOWED.has(errorNumber(error) ?? 0)) throw error;
+      this.#session.kind.allowsInfile = false;
+      return false;
+    } finally {
+      (stream as Readable | null)?.destroy();
     }
-    await this.#insertAll(batches);
-    return this.#rows;
   }
 
   get #doing(): string {
@@ -123,7 +162,7 @@ class Load {
       const expression = this.#writers[i]?.expression;
       return expression ? [`${quoteIdentifier(column.name)} = ${expression(`@sluice_${i}`)}`] : [];
     });
-    return `LOAD DATA LOCAL INFILE 'rows' INTO TABLE ${this.#table} CHARACTER SET utf8mb4
+    return `LOAD DATA LOCAL INFILE 'rows' ${this.#options.replace ? 'REPLACE ' : ''}INTO TABLE ${this.#table} CHARACTER SET utf8mb4
       FIELDS TERMINATED BY 0x09 ESCAPED BY 0x5C LINES TERMINATED BY 0x0A (${targets.join(', ')})${set.length > 0 ? ` SET ${set.join(', ')}` : ''}`;
   }
 
@@ -146,6 +185,22 @@ class Load {
         }
       }
       if (lines !== '') yield Buffer.from(lines, 'utf8');
+    } catch (error) {
+      failed(error);
+    }
+  }
+
+  async *#paced(
+    chunks: Generator<{ readonly lines: Buffer; readonly rows: number }, void, void>,
+    failed: (error: unknown) => void,
+  ): AsyncGenerator<Buffer, void, void> {
+    const socket = (this.#session.driver as unknown as { stream: Socket }).stream;
+    try {
+      for (const { lines, rows } of chunks) {
+        this.#rows += rows;
+        yield lines;
+        if (socket.writableNeedDrain) await drained(socket);
+      }
     } catch (error) {
       failed(error);
     }
@@ -197,8 +252,8 @@ class Load {
     const count = values.length / this.#columns.length;
     const names = this.#columns.map((column) => quoteIdentifier(column.name)).join(', ');
     const row = `(${this.#writers.map((writer) => writer.expression?.('?') ?? '?').join(', ')})`;
-    const ignore = this.#options.skipDuplicates ? 'IGNORE ' : '';
-    const sql = `INSERT ${ignore}INTO ${this.#table} (${names}) VALUES ${Array(count).fill(row).join(', ')}`;
+    const { skipDuplicates, replace } = this.#options;
+    const sql = `${replace ? 'REPLACE' : skipDuplicates ? 'INSERT IGNORE' : 'INSERT'} INTO ${this.#table} (${names}) VALUES ${Array(count).fill(row).join(', ')}`;
     const { rows, warnings } = await this.#session.change(this.#doing, sql, values);
     await this.#requireAll(rows, warnings, count);
     // Only statements of the usual size come again.
@@ -207,6 +262,11 @@ class Load {
 
   async #requireAll(rows: number, warnings: number, sent = this.#rows): Promise<void> {
     if (warnings === 0 && rows === sent) return;
+    // A row that takes the place of another counts twice.
+    if (this.#options.replace && warnings === 0 && rows > sent) {
+      this.#replaced += rows - sent;
+      return;
+    }
     const found = await this.#session.query('read warnings', 'SHOW WARNINGS');
     const numbers = found.map((row) => numberOf(row, 'Code') ?? 0);
     const others = numbers.filter((number) => number !== DUPLICATE);
@@ -224,6 +284,17 @@ const EACH_SPECIAL = /[\\\t\n\0]/g;
 
 function escaped(character: string): string {
   return character === '\t' ? '\\t' : character === '\n' ? '\\n' : character === '\0' ? '\\0' : '\\\\';
+}
+
+/** The driver listens to its socket while it sends a file, and forgets to stop when the server refuses what came. */
+function noteListeners(socket: Socket): () => void {
+  const events = ['pause', 'drain'] as const;
+  const before = new Set(events.flatMap((event) => socket.listeners(event)));
+  return () => {
+    for (const event of events)
+      for (const listener of socket.listeners(event))
+        if (!before.has(listener)) socket.off(event, listener as () => void);
+  };
 }
 
 function drained(socket: Socket): Promise<void> {

@@ -1,6 +1,7 @@
 /**
  * Set-based apply of collapsed changes to one table, on one session, inside the caller's transaction: load to temporary tables,
- * then delete, update, insert by join. No REPLACE and no ON DUPLICATE KEY: on a table with another unique index they touch other rows.
+ * then delete, update, insert by join. Rows that are whole replace those under their key as they are loaded, where the key's index is the
+ * table's only unique one and nothing else is in a row: anywhere else REPLACE touches other rows, or more of one.
  * Used by the live stream (target: the live table) and by folds (target: the copy's staging table).
  *
  * A temporary table is named once in a statement (MySQL cannot open one twice), and is emptied by DELETE: TRUNCATE would commit.
@@ -14,7 +15,8 @@ import type { ApplyCounts, RouteColumn } from '../contract.ts';
 import { numberOf } from '../row-values.ts';
 import type { Session } from './connection.ts';
 import { differsSql, isExact, of, stagedType } from './exact.ts';
-import { loadRows, type LoadColumn } from './loader.ts';
+import { loadImages, loadRows, type LoadColumn, type Loaded, type LoadOptions } from './loader.ts';
+import { mayReplace, withoutDeletes } from './replacing.ts';
 import { quoteIdentifier, quoteTable } from './sql.ts';
 
 /** Temporary tables a session keeps; past that the least recently used are dropped. */
@@ -40,6 +42,10 @@ export class TableApplier {
   readonly #doing: string;
   /** Rows that are new go into the table without a look at what it holds. */
   #insertsDirectly: boolean;
+  /** Whole rows go into the table itself, in place of those that have their key. */
+  #replacesDirectly: boolean;
+  /** A row that is no new one has the place of another, as far as whoever counts is concerned. */
+  readonly #isExactTable: boolean;
   #upsertStage: Stage | null = null;
   #deleteStage: Stage | null = null;
   #absentStage: Stage | null = null;
@@ -57,11 +63,12 @@ export class TableApplier {
     isExactTable: boolean,
   ) {
     this.#session = session;
-    this.#insertsDirectly = isExactTable;
+    this.#insertsDirectly = this.#isExactTable = isExactTable;
     this.#name = table.name;
     this.#doing = `apply changes to ${displayName(table.name)}`;
     this.#target = quoteTable(table.name);
     this.#plan = new ApplyPlan(table, columns, key, () => true);
+    this.#replacesDirectly = mayReplace(table, this.#plan);
   }
 
   /** Makes the temporary tables now: one that is missing in the middle of an attempt would be missing after it as well. */
@@ -78,24 +85,29 @@ export class TableApplier {
       const [deleted = 0] = await this.#session.run(this.#doing, [`DELETE FROM ${this.#target}`]);
       counts.deleted += deleted;
     }
+    if (this.#replacesDirectly && !changes.hasAbsent && changes.upsertCount > 0) {
+      if (changes.deleteCount > 0) addCounts(counts, await this.#applyStaged(changes, changes.upsertCount));
+      const loaded = await this.#loadDirectly(changes, changes.upsertCount, true);
+      if (loaded) {
+        // Those that are as they were say nothing of themselves.
+        const updated = this.#isExactTable ? loaded.rows - changes.newCount : loaded.replaced;
+        addCounts(counts, { inserted: loaded.rows - updated, updated, deleted: 0 });
+        return counts;
+      }
+      addCounts(counts, await this.#applyStaged(withoutDeletes(changes), 0));
+      this.#replacesDirectly = false;
+      return counts;
+    }
     const newCount = this.#insertsDirectly ? changes.newCount : 0;
     if (changes.deleteCount > 0 || changes.upsertCount > newCount)
       addCounts(counts, await this.#applyStaged(changes, newCount));
-    if (newCount > 0) {
-      const { length: width } = this.#plan.columns;
-      const fresh = changes.upserts.slice(0, newCount * width) as readonly Cell[];
-      if (await this.#insertDirectly(fresh)) counts.inserted += newCount;
-      else {
-        const rest = {
-          upserts: fresh,
-          images: null,
-          upsertCount: newCount,
-          deletes: [],
-          deleteCount: 0,
-          hasAbsent: false,
-        };
-        addCounts(counts, await this.#applyStaged({ ...changes, ...rest }, 0));
-      }
+    if (newCount === 0) return counts;
+    if (await this.#loadDirectly(changes, newCount, false)) counts.inserted += newCount;
+    else {
+      this.#insertsDirectly = false;
+      const upserts = changes.upserts.slice(0, newCount * this.#plan.columns.length);
+      const rest = { upserts, upsertCount: newCount, hasAbsent: false };
+      addCounts(counts, await this.#applyStaged({ ...withoutDeletes(changes), ...rest }, 0));
     }
     return counts;
   }
@@ -138,19 +150,27 @@ export class TableApplier {
     return counts;
   }
 
-  /** Loads new rows into the table itself. False: the table does not take them this way, and nothing has happened. */
-  async #insertDirectly(cells: readonly Cell[]): Promise<boolean> {
+  /**
+   * Loads the first `count` upserts into the table itself. Null: the table does not take them this way, and nothing has happened: a row that
+   * somebody else put there, a value that it does not hold. The way through the temporary table says what is wrong, if anything is.
+   */
+  async #loadDirectly(changes: KeyedChanges, count: number, replace: boolean): Promise<Loaded | null> {
     const session = this.#session;
+    const { columns } = this.#plan;
     await session.run('set a savepoint', ['SAVEPOINT sluice_new_rows']);
     try {
-      await loadCells(session, this.#name, this.#plan.columns, cells);
-      return true;
+      const { images } = changes;
+      const range = { first: 0, end: count };
+      const loaded = images && (await loadImages(session, this.#name, columns, images, range, { replace }));
+      if (loaded) return loaded;
+      const all = changes.upserts as readonly Cell[];
+      const width = columns.length;
+      const cells = all.length === count * width ? all : all.slice(0, count * width);
+      return await loadCells(session, this.#name, columns, cells, { replace });
     } catch (error) {
       if (session.lost || !hasCode(error, 'ROW_REFUSED', 'INTERNAL')) throw error;
-      // A row that somebody else put there: the way through the temporary table says what is wrong, if anything is.
-      this.#insertsDirectly = false;
       await session.run(this.#doing, ['ROLLBACK TO SAVEPOINT sluice_new_rows']);
-      return false;
+      return null;
     }
   }
 
@@ -291,8 +311,8 @@ export class TableApplier {
     return { table, name, columns };
   }
 
-  #load(stage: Stage, cells: readonly Cell[]): Promise<void> {
-    return loadCells(this.#session, stage.table, stage.columns, cells);
+  async #load(stage: Stage, cells: readonly Cell[]): Promise<void> {
+    await loadCells(this.#session, stage.table, stage.columns, cells);
   }
 }
 
@@ -303,14 +323,15 @@ interface StageColumn extends LoadColumn {
 
 const NUMBER: StageColumn = { name: 'n', nativeType: 'int', as: 'int' };
 
-async function loadCells(
+function loadCells(
   session: Session,
   table: TableName,
   columns: readonly LoadColumn[],
   cells: readonly Cell[],
-): Promise<void> {
+  options: LoadOptions = {},
+): Promise<Loaded> {
   const batch = { columns: columns.map((column) => column.name), rows: cells.length / columns.length, cells };
-  await loadRows(session, table, columns, { format: 'cells', batches: oneBatch(batch) });
+  return loadRows(session, table, columns, { format: 'cells', batches: oneBatch(batch) }, options);
 }
 
 /** Rows with their number, from `first`, as the first cell. */

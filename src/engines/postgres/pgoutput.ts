@@ -4,15 +4,8 @@
  */
 import { Op, type ChangeRelation, type TableChanges } from '../../model/changes.ts';
 import { SluiceError } from '../../model/errors.ts';
-import {
-  NULL_VALUE,
-  PgoutputChanges,
-  PgoutputRows,
-  Row,
-  TEXT_VALUE,
-  UNCHANGED_VALUE,
-  type RowFormat,
-} from './pgoutput-rows.ts';
+import { ImageChanges } from '../image-changes.ts';
+import { NULL_VALUE, PgoutputRows, Row, TEXT_VALUE, UNCHANGED_VALUE, type RowFormat } from './pgoutput-rows.ts';
 
 /** What a message did, so that its caller knows when a piece may end. */
 /** `Described`: a relation is not what it was for the changes decoded before. */
@@ -51,7 +44,7 @@ interface Described {
 /** A table's changes, and where those of completed transactions end in them (the mark). */
 interface Open {
   readonly described: Described;
-  readonly changes: PgoutputChanges;
+  readonly changes: ImageChanges<PgoutputRows>;
   markOps: number;
   markRows: number;
   markVisibility: number;
@@ -318,7 +311,7 @@ export class PgoutputDecoder {
     if (described === undefined) throw malformed(`a change of relation ${oid}, which was not described`);
     let open = described.open;
     if (open === null) {
-      open = openTable(described, new PgoutputChanges(described.relation, new PgoutputRows(described.format)));
+      open = openTable(described, new ImageChanges(described.relation, new PgoutputRows(described.format)));
       described.open = open;
       this.#open.push(open);
     }
@@ -365,7 +358,7 @@ export class PgoutputDecoder {
   }
 }
 
-function openTable(described: Described, changes: PgoutputChanges): Open {
+function openTable(described: Described, changes: ImageChanges<PgoutputRows>): Open {
   return {
     described,
     changes,
@@ -383,7 +376,7 @@ function split(open: Open): Open {
   const { changes, markOps, markRows } = open;
   const cut = markRows * open.described.format.identity.length;
   const shift = (offset: number) => (offset < 0 ? offset : offset - cut);
-  const tail = new PgoutputChanges(
+  const tail = new ImageChanges(
     changes.relation,
     changes.rows.splice(markRows),
     changes.ops.splice(markOps),

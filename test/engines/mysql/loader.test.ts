@@ -46,7 +46,13 @@ for (const way of ['LOAD DATA LOCAL', 'INSERT'] as const)
       const { columns, name } = await described(table);
       if (way === 'INSERT') session.kind = { ...session.kind, allowsInfile: false };
       await session.run('begin', BEGIN);
-      const loaded = await loadRows(session, name, columns, { format: 'cells', batches: batches(rows) }, options);
+      const { rows: loaded } = await loadRows(
+        session,
+        name,
+        columns,
+        { format: 'cells', batches: batches(rows) },
+        options,
+      );
       await session.run('commit', ['COMMIT', 'SET autocommit = 1']);
       return loaded;
     };
