@@ -60,6 +60,8 @@ export interface TableChanges {
 export interface RowImages {
   /** The row's cell of this column of the relation. */
   cell(row: number, column: number): ChangeCell;
+  /** Puts the row's cells, of all columns of the relation, behind `cells`. */
+  append(row: number, cells: ChangeCell[]): void;
   /** The cell, where it is the shortest text of an integer of at most nine digits; null where it is anything else. */
   integer(row: number, column: number): number | null;
   /** The row was sent with all its cells. One that was not may still have them all, from the row that it was before. */
@@ -81,6 +83,8 @@ export interface ChangePiece {
   readonly transactions: number;
   /** When the last transaction of the piece committed at the source, ms since 1970; null for idle progress. */
   readonly committedAt: number | null;
+  /** Changes of other schemas' tables were left out, because nobody wanted them when the reader began. Absent: nothing was left out. */
+  readonly schemas?: ReadonlySet<string>;
   /** Absent: the source has one log for all tables, which is complete or is not. */
   readonly captures?: TableCaptures;
   /** Tables that the source changed by statements whose effect no change tells: only a copy brings it. After the changes of the piece. */

@@ -114,16 +114,14 @@ export class BinlogRows implements StoredRows {
     return value > MAX_SHORT || value < -MAX_SHORT ? null : value;
   }
 
-  cells(): ChangeCell[] {
+  append(row: number, cells: ChangeCell[]): void {
     const { sizes, nullBytes } = this.format;
-    const cells: ChangeCell[] = [];
-    for (const [row, buffer] of this.buffers.entries()) {
-      const start = this.starts[row] ?? 0;
-      const cursor = { buffer, at: start + nullBytes };
-      for (let column = 0; column < sizes.length; column++)
-        cells.push(isNullAt(buffer, start, column) ? null : this.#value(cursor, row, column));
-    }
-    return cells;
+    const buffer = this.buffers[row];
+    if (buffer === undefined) return;
+    const start = this.starts[row] ?? 0;
+    const cursor = { buffer, at: start + nullBytes };
+    for (let column = 0; column < sizes.length; column++)
+      cells.push(isNullAt(buffer, start, column) ? null : this.#value(cursor, row, column));
   }
 
   #value(cursor: Cursor, row: number, column: number): ChangeCell {

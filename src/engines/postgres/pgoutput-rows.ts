@@ -3,7 +3,8 @@
  * was read from the socket, and nothing made of them. Most changes go from there straight into the destination's COPY
  * (binary-rows.ts); cells are made for whoever asks.
  */
-import type { ChangeCell, RowImages } from '../../model/changes.ts';
+import type { ChangeCell } from '../../model/changes.ts';
+import type { StoredRows } from '../image-changes.ts';
 
 /** `utf8Slice` is what Buffer's own toString calls after checking its arguments; the checks cost as much as a short cell. */
 interface FastBuffer extends Buffer {
@@ -40,7 +41,7 @@ export interface RowFormat {
   readonly textAsBytes: boolean;
 }
 
-export class PgoutputRows implements RowImages {
+export class PgoutputRows implements StoredRows {
   readonly format: RowFormat;
   // One entry a row: the buffer, where its first value begins in it, and what it is.
   readonly buffers: Buffer[];
@@ -79,22 +80,17 @@ export class PgoutputRows implements RowImages {
     return integerAt(buffer, at + 5, buffer.readUInt32BE(at + 1));
   }
 
-  /** Every row's cells, one after the other. */
-  cells(): ChangeCell[] {
-    const cells: ChangeCell[] = [];
+  append(row: number, cells: ChangeCell[]): void {
     const width = this.format.identity.length;
-    for (let row = 0; row < this.starts.length; row++) {
-      const buffer = this.buffers[row];
-      const kind = this.kinds[row] ?? Row.Whole;
-      if (buffer === undefined) continue;
-      let at = this.starts[row] ?? 0;
-      for (let column = 0; column < width; column++) {
-        const cell = this.#value(buffer, at, column, kind);
-        cells.push(cell === undefined && kind === Row.AbsentAfterBefore ? cells[cells.length - width] : cell);
-        at += buffer[at] === TEXT_VALUE ? 5 + buffer.readUInt32BE(at + 1) : 1;
-      }
+    const buffer = this.buffers[row];
+    const kind = this.kinds[row] ?? Row.Whole;
+    if (buffer === undefined) return;
+    let at = this.starts[row] ?? 0;
+    for (let column = 0; column < width; column++) {
+      const cell = this.#value(buffer, at, column, kind);
+      cells.push(cell === undefined && kind === Row.AbsentAfterBefore ? this.cell(row - 1, column) : cell);
+      at += buffer[at] === TEXT_VALUE ? 5 + buffer.readUInt32BE(at + 1) : 1;
     }
-    return cells;
   }
 
   /** Takes away the rows from number `first` on. */

@@ -14,6 +14,7 @@ import { binaryFrames, binaryWriters } from './binary-rows.ts';
 import { keyText } from './fetch.ts';
 import { loadRows } from './loader.ts';
 import { quoteIdentifier, quoteTable } from './sql.ts';
+import { imageBatches } from '../image-changes.ts';
 import { copyLanes } from './types.ts';
 
 /**
@@ -329,6 +330,12 @@ export class TableApplier {
     if (images && writers && lane !== undefined) {
       const bytes = binaryFrames(images, writers, first, end);
       await loadRows(this.#session, table, columns, { format: lane, bytes }, before);
+      return;
+    }
+    if (images) {
+      const names = columns.map((column) => column.name);
+      const batches = imageBatches(images, names, first, end);
+      await loadRows(this.#session, table, columns, { format: 'cells', batches }, before);
       return;
     }
     const width = columns.length;

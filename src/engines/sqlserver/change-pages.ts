@@ -79,17 +79,17 @@ export class ChangePages {
     const before = this.rows.bytes;
     let count = 0;
     let isFull = false;
-    for await (const { rows, cells } of readRows(session, `read changes of ${this.rows.instance.name}`, this.#text(), {
+    for await (const batch of readRows(session, `read changes of ${this.rows.instance.name}`, this.#text(), {
       parameters: this.#parameters(wanted),
-      byteTexts: BOOKKEEPING.length,
+      leading: BOOKKEEPING.length,
       batchBytes: Math.min(BATCH_BYTES, this.#pageBytes),
     })) {
       if (this.rows.bytes - before >= this.#pageBytes * 2) {
         isFull = true;
         continue;
       }
-      this.rows.add(cells, rows);
-      count += rows;
+      this.rows.add(batch);
+      count += batch.rows;
       isFull = count >= wanted;
     }
     this.rows.endPage();

@@ -32,7 +32,7 @@ const MAX_RETRIES = 5;
 const MAX_TRANSACTIONS = 100_000;
 /** Instances whose columns are asked for in advance, with the look behind a piece. */
 const MAX_EXPECTED = 10;
-/** Of the transactions that a piece held when it was full, so many are looked for the next time. */
+/** Of the transactions that fill a piece, so many are looked for the next time. */
 const FILLING = 0.8;
 const INVALID_OBJECT = 208;
 /** How long the short statements of a poll may take, ms. */
@@ -234,7 +234,11 @@ export class SqlServerChangeReader implements ChangeReader {
         this.#limit = Math.max(1, ...jobs.map((each) => Math.floor(each.rows.transactions * FILLING)));
       }
     }
-    if (end === to && held() < this.#maxBytes / 4) this.#limit = Math.min(MAX_TRANSACTIONS, this.#limit * 2);
+    if (end === to && held() > 0) {
+      // As many as these would fill a piece with; those that come may be larger, so that there are never more than twice as many at once.
+      const filling = Math.ceil((FILLING * this.#maxBytes * Math.max(1, seen.transactions)) / held());
+      this.#limit = Math.min(MAX_TRANSACTIONS, this.#limit * 2, filling);
+    }
     const transactions = end === to ? seen.transactions : 1;
     yield await this.#complete(jobs, columns, end, transactions);
   }

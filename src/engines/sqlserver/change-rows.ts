@@ -1,16 +1,12 @@
 /** Rows of a change table made changes (manual: "cdc.<capture_instance>_CT"). */
-import {
-  emptyTableChanges,
-  Op,
-  type Cell,
-  type ChangeCell,
-  type ChangeRelation,
-  type TableChanges,
-} from '../../model/changes.ts';
+import { Op, type ChangeRelation, type TableChanges } from '../../model/changes.ts';
 import { SluiceError } from '../../model/errors.ts';
 import { displayName } from '../../model/tables.ts';
+import { ImageChanges } from '../image-changes.ts';
 import type { CapturedColumn, CaptureInstance } from './capture-instances.ts';
+import { CapturedRows, isChanged } from './captured-rows.ts';
 import { lsnOf, type Lsn } from './position.ts';
+import type { ResultRows, RowRests } from './tds/rows.ts';
 
 /** `__$operation`. */
 const DELETE = '1';
@@ -27,21 +23,16 @@ export interface RowPlace {
   readonly operation: string;
 }
 
-/**
- * Columns of a change table that go before the captured ones, in the order in which `ChangeRows.add` wants them; binary ones as
- * text, one character a byte (`readRows`).
- */
+/** Columns of a change table that go before the captured ones, in the order in which `ChangeRows.add` wants them. */
 export const BOOKKEEPING = ['__$start_lsn', '__$command_id', '__$seqval', '__$operation', '__$update_mask'] as const;
-const LEADING = BOOKKEEPING.length;
-
-/** What a cell costs besides its content, about. */
-const CELL_BYTES = 16;
+/** What a change costs besides its row's bytes, about. */
+const CHANGE_BYTES = 64;
 
 /** Where a transaction's rows begin. */
 interface Mark {
   readonly lsn: Lsn;
   readonly ops: number;
-  readonly cells: number;
+  readonly rows: number;
   readonly bytes: number;
 }
 
@@ -60,17 +51,17 @@ export class ChangeRows {
   readonly instance: CaptureInstance;
   readonly columns: readonly CapturedColumn[];
   readonly #relation: ChangeRelation;
-  readonly #hasKey: boolean;
-  #changes: TableChanges;
+  readonly #keyOrdinals: readonly number[];
+  #changes: ImageChanges<CapturedRows>;
   #marks: Mark[] = [];
   #bytes = 0;
-  /** Where the cells of the last complete change lie; kept apart from `RowPlace` because it is set for every row. */
+  /** Where the last complete change lies; kept apart from `RowPlace` because it is set for every row. */
   #lastCommand: string | null = null;
   #lastSequence = '';
   #lastOperation = '';
   #lastLsn: Lsn = '';
   /** An update's old row, whose new one follows. */
-  #old: { readonly cells: readonly Cell[]; readonly at: number } | null = null;
+  #old: { readonly rests: RowRests; readonly row: number } | null = null;
   #lsn: Lsn = '';
   #lsnText = '';
 
@@ -78,8 +69,8 @@ export class ChangeRows {
     this.instance = instance;
     this.columns = columns;
     this.#relation = relationOf(instance, columns);
-    this.#hasKey = columns.some((column) => column.isKey);
-    this.#changes = emptyTableChanges(this.#relation);
+    this.#keyOrdinals = columns.flatMap(({ isKey, ordinal }) => (isKey ? [ordinal] : []));
+    this.#changes = this.#empty();
   }
 
   get bytes(): number {
@@ -101,10 +92,11 @@ export class ChangeRows {
     };
   }
 
-  /** Rows as they were selected: BOOKKEEPING, then the columns. A page may end between an update's two rows: go on behind `last`. */
-  add(cells: readonly Cell[], rows: number): void {
-    const width = LEADING + this.columns.length;
-    for (let row = 0; row < rows; row++) this.#row(cells, row * width);
+  /** Rows as they were selected: BOOKKEEPING as cells, the columns as they came. A page may end between an update's two rows: go on behind `last`. */
+  add({ cells, width, rows, rests }: ResultRows): void {
+    if (rests === null || width !== BOOKKEEPING.length)
+      throw new SluiceError('INTERNAL', `changes of ${displayName(this.instance.table)} were not read as they came`);
+    for (let row = 0; row < rows; row++) this.#row(cells, row * width, rests, row);
   }
 
   /** An old row without its new one is read again with it. */
@@ -115,7 +107,7 @@ export class ChangeRows {
   /** What was collected, which begins anew; null: nothing. */
   take(): { changes: TableChanges; bytes: number } | null {
     const taken = this.#changes.ops.length > 0 ? { changes: this.#changes, bytes: this.#bytes } : null;
-    this.#changes = emptyTableChanges(this.#relation);
+    this.#changes = this.#empty();
     this.#marks = [];
     this.#bytes = 0;
     return taken;
@@ -125,9 +117,9 @@ export class ChangeRows {
   trim(lsn: Lsn): void {
     const mark = this.#marks.find((each) => each.lsn > lsn);
     if (!mark) return;
-    const { ops, before, after, cells } = this.#changes;
+    const { ops, before, after, rows } = this.#changes;
     ops.length = before.length = after.length = mark.ops;
-    cells.length = mark.cells;
+    rows.cut(mark.rows);
     this.#marks = this.#marks.filter((each) => each.lsn <= lsn);
     this.#bytes = mark.bytes;
   }
@@ -147,7 +139,11 @@ export class ChangeRows {
     return this.#marks.at(-1)?.lsn ?? null;
   }
 
-  #row(cells: readonly Cell[], at: number): void {
+  #empty(): ImageChanges<CapturedRows> {
+    return new ImageChanges(this.#relation, new CapturedRows(this.columns));
+  }
+
+  #row(cells: ResultRows['cells'], at: number, rests: RowRests, row: number): void {
     const lsnText = cells[at];
     const command = cells[at + 1];
     const sequence = cells[at + 2];
@@ -159,22 +155,18 @@ export class ChangeRows {
       this.#lsn = lsnOf(bytesOf(lsnText));
     }
     if (operation === UPDATE_OLD) {
-      this.#old = { cells, at: at + LEADING };
+      this.#old = { rests, row };
       return;
     }
+    const { rows } = this.#changes;
     if (this.#marks.at(-1)?.lsn !== this.#lsn)
-      this.#marks.push({
-        lsn: this.#lsn,
-        ops: this.#changes.ops.length,
-        cells: this.#changes.cells.length,
-        bytes: this.#bytes,
-      });
+      this.#marks.push({ lsn: this.#lsn, ops: this.#changes.ops.length, rows: rows.count, bytes: this.#bytes });
     switch (operation) {
       case INSERT:
-        this.#push(Op.Insert, -1, this.#values(cells, at + LEADING));
+        this.#push(Op.Insert, -1, rows.pushNew(rests, row));
         break;
       case DELETE:
-        this.#push(Op.Delete, this.#identity(cells, at + LEADING), -1);
+        this.#push(Op.Delete, rows.pushOld(rests, row), -1);
         break;
       case UPDATE_NEW: {
         const old = this.#old;
@@ -185,63 +177,38 @@ export class ChangeRows {
           );
         const mask = cells[at + 4];
         const changed = typeof mask === 'string' ? mask : null;
-        const before = this.#movesKey(changed) ? this.#identity(old.cells, old.at) : -1;
-        this.#push(Op.Update, before, this.#values(cells, at + LEADING, changed));
+        let before = -1;
+        if (this.#movesKey(changed)) {
+          before = rows.pushOld(old.rests, old.row);
+          this.#bytes += old.rests.lengths[old.row] ?? 0;
+        }
+        const after = rows.pushUpdated(rests, row, changed);
+        this.#changes.hasAbsent ||= !rows.isWhole(after);
+        this.#push(Op.Update, before, after);
         this.#old = null;
         break;
       }
       default:
         throw new SluiceError('INTERNAL', `unknown operation ${String(operation)} in a change table`);
     }
+    this.#bytes += CHANGE_BYTES + (rests.lengths[row] ?? 0);
     this.#lastLsn = this.#lsn;
     this.#lastCommand = command;
     this.#lastSequence = sequence;
     this.#lastOperation = operation;
   }
 
+  /** Rows are named by their first cell among all. */
   #push(op: Op, before: number, after: number): void {
+    const width = this.columns.length;
     this.#changes.ops.push(op);
-    this.#changes.before.push(before);
-    this.#changes.after.push(after);
-  }
-
-  /** `mask` given: a large value that is NULL and did not change is absent, never NULL (F22). */
-  #values(from: readonly Cell[], at: number, mask: string | null = null): number {
-    const { cells } = this.#changes;
-    const start = cells.length;
-    for (const [i, { isLarge, ordinal }] of this.columns.entries()) {
-      const cell = from[at + i] ?? null;
-      if (cell === null && isLarge && mask !== null && !isSet(mask, ordinal)) {
-        cells.push(undefined);
-        this.#changes.hasAbsent = true;
-      } else cells.push(cell);
-      this.#bytes += CELL_BYTES + (cell?.length ?? 0);
-    }
-    return start;
-  }
-
-  /** Only what can be a key: a row's other values before a change are nobody's. */
-  #identity(from: readonly Cell[], at: number): number {
-    const { cells } = this.#changes;
-    const start = cells.length;
-    for (const [i, { isKey, isLarge }] of this.columns.entries()) {
-      const cell: ChangeCell = isKey || (!this.#hasKey && !isLarge) ? (from[at + i] ?? null) : undefined;
-      cells.push(cell);
-      this.#bytes += CELL_BYTES + (cell?.length ?? 0);
-    }
-    return start;
+    this.#changes.before.push(before < 0 ? -1 : before * width);
+    this.#changes.after.push(after < 0 ? -1 : after * width);
   }
 
   #movesKey(mask: string | null): boolean {
-    return mask === null || this.columns.some(({ isKey, ordinal }) => isKey && isSet(mask, ordinal));
+    return mask === null || this.#keyOrdinals.some((ordinal) => isChanged(mask, ordinal));
   }
-}
-
-/** Bit `ordinal` of an update mask: the first column is the lowest bit of the last byte. */
-function isSet(mask: string, ordinal: number): boolean {
-  // Beyond its first byte: NaN, of which no bit is set.
-  const byte = mask.charCodeAt(mask.length - 1 - ((ordinal - 1) >> 3));
-  return ((byte >> ((ordinal - 1) & 7)) & 1) === 1;
 }
 
 /** Of text with one character a byte. */

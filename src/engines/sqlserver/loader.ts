@@ -5,7 +5,9 @@
 import { SluiceError } from '../../model/errors.ts';
 import { displayName, type TableName } from '../../model/tables.ts';
 import type { RowBatch } from '../../model/changes.ts';
+import type { UpsertImages } from '../../model/keyed-changes.ts';
 import type { RowStream } from '../contract.ts';
+import { CapturedRows } from './captured-rows.ts';
 import { bulkColumn, type BulkColumn, type WireColumn } from './tds/bulk-columns.ts';
 import { columnMetadata, done, RefusedCell, RowEncoder } from './tds/bulk-rows.ts';
 import type { Session } from './connection.ts';
@@ -137,6 +139,29 @@ export async function loadRows(
   }
 }
 
+/** The rows are as our own source had them: `loadImages` takes them. */
+export function hasCapturedRows({ images }: UpsertImages): boolean {
+  return images.every((rows) => rows instanceof CapturedRows);
+}
+
+/**
+ * As `loadRows`, of rows `first` to before `end` as they came. `isNumbered`: the table's first column, an int, gets their numbers, from 1.
+ */
+export async function loadImages(
+  session: Session,
+  target: LoadTarget,
+  rows: { readonly images: UpsertImages; readonly first: number; readonly end: number; readonly isNumbered: boolean },
+  options: LoadOptions = {},
+): Promise<number> {
+  const load = new Load(session, target, options);
+  try {
+    await load.addImages(rows.images, rows.first, rows.end, rows.isNumbered);
+    return await load.end();
+  } catch (error) {
+    throw await load.fail(error);
+  }
+}
+
 class Load {
   readonly #session: Session;
   readonly #target: LoadTarget;
@@ -162,6 +187,22 @@ class Load {
     for (let row = 0; row < batch.rows; row += STEP) {
       this.#encoder.add(batch, row, Math.min(row + STEP, batch.rows));
       for (const block of this.#encoder.out.take()) await this.#hand(block);
+    }
+  }
+
+  async addImages(
+    { images, rows, columns }: UpsertImages,
+    first: number,
+    end: number,
+    isNumbered: boolean,
+  ): Promise<void> {
+    for (let i = first; i < end; i++) {
+      const from = images[i];
+      if (!(from instanceof CapturedRows))
+        throw new SluiceError('INTERNAL', `row ${i} did not come from a change table`);
+      const row = rows[i] ?? 0;
+      this.#encoder.addRest(from.batchOf(row), from.indexOf(row), columns, isNumbered ? i - first + 1 : null);
+      if ((i - first) % STEP === STEP - 1) for (const block of this.#encoder.out.take()) await this.#hand(block);
     }
   }
 
@@ -194,6 +235,7 @@ class Load {
     await this.#message.write(done());
     this.#message.end();
     const taken = await this.#sent;
+    this.#encoder.out.release();
     if (taken !== this.#encoder.rows)
       throw new SluiceError(
         'INTERNAL',

@@ -8,8 +8,11 @@ export interface ReadRowsOptions {
   readonly parameters?: Parameters;
   /** Bytes on the wire at which a batch is handed out; a row that is larger is a batch of its own. */
   readonly batchBytes?: number;
-  /** Of so many columns, the first ones, bytes come as text, one character a byte: cheap for what is only compared. */
-  readonly byteTexts?: number;
+  /**
+   * Only so many columns, the first ones, become cells, bytes among them as text of one character a byte, which is cheap for what is only
+   * compared; the others stay as they came (`rests`).
+   */
+  readonly leading?: number;
 }
 
 /** Batches that wait for the reader while the next one is being parsed. */
@@ -38,7 +41,7 @@ export async function* readRows(
     wakeReader?.();
     if (queue.length >= WAITING) await new Promise<void>((resolve) => (wakeParser = resolve));
   };
-  const extractor = new RowExtractor(take, options.batchBytes ?? 256 * 1024, options.byteTexts);
+  const extractor = new RowExtractor(take, options.batchBytes ?? 256 * 1024, options.leading);
   session.extract(doing, text, options.parameters ?? {}, extractor).then(
     () => {
       ended = true;

@@ -10,7 +10,7 @@ import { ApplyPlan, oneBatch, present, requireFilled } from '../apply-plan.ts';
 import type { ApplyCounts, RouteColumn } from '../contract.ts';
 import type { Row, Session } from './connection.ts';
 import { differsSql, isExact, of, stagedType } from './exact.ts';
-import { loadRows, loadTarget, type LoadTarget } from './loader.ts';
+import { hasCapturedRows, loadImages, loadRows, loadTarget, type LoadTarget } from './loader.ts';
 import { numberOf } from '../row-values.ts';
 import { quoteIdentifier, quoteTable } from './sql.ts';
 
@@ -86,10 +86,7 @@ export class TableApplier {
     if (changes.deleteCount > 0)
       await this.#load(await this.#deletes(), numbered(changes.deletes.map(present), this.#plan.key.length));
     if (changes.upsertCount > 0) {
-      const cells = changes.hasAbsent
-        ? changes.upserts.map((cell) => cell ?? null)
-        : (changes.upserts as readonly Cell[]);
-      await this.#load(await this.#upserts(), numbered(cells, this.#plan.columns.length));
+      await this.#loadUpserts(await this.#upserts(), changes);
       if (changes.hasAbsent) await this.#fillAbsent(changes);
     }
     if (changes.deleteCount + changes.upsertCount === 0) return counts;
@@ -278,6 +275,20 @@ export class TableApplier {
     await this.#session.run('create a temporary table', [`CREATE TABLE ${name} (${declared.join(', ')})`]);
     const columns = names.map((column) => ({ name: column }));
     return { name, columns, target: await loadTarget(this.#session, name, columns) };
+  }
+
+  /** As they came where that can be, else their cells, NULL for absent ones. */
+  async #loadUpserts(stage: Stage, changes: KeyedChanges): Promise<void> {
+    const { images, upsertCount } = changes;
+    if (images && hasCapturedRows(images)) {
+      const rows = { images, first: 0, end: upsertCount, isNumbered: true };
+      await loadImages(this.#session, stage.target, rows, { checkFirst: true });
+      return;
+    }
+    const cells = changes.hasAbsent
+      ? changes.upserts.map((cell) => cell ?? null)
+      : (changes.upserts as readonly Cell[]);
+    await this.#load(stage, numbered(cells, this.#plan.columns.length));
   }
 
   #load(stage: Stage, cells: readonly Cell[]): Promise<void> {

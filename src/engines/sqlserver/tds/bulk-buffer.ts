@@ -3,18 +3,28 @@
 /** Blocks of this size: two of the largest TDS packets, so that the driver copies little. */
 const BLOCK = 64 * 1024;
 
+/** Blocks that are kept for the next load, so that the garbage collector is not called for what is needed again at once. */
+const spare: Buffer[] = [];
+const MOST_SPARE = 128;
+
 export class RowBuffer {
-  bytes = Buffer.allocUnsafe(BLOCK);
+  bytes = spare.pop() ?? Buffer.allocUnsafeSlow(BLOCK);
   at = 0;
   #full: Buffer[] = [];
   #fullBytes = 0;
+  readonly #blocks = [this.bytes];
 
   /** Makes room for `size` more bytes in `bytes` at `at`. */
   reserve(size: number): void {
     if (this.at + size <= this.bytes.length) return;
     this.#keep(this.bytes.subarray(0, this.at));
-    this.bytes = Buffer.allocUnsafe(Math.max(BLOCK, size));
     this.at = 0;
+    if (size > BLOCK) {
+      this.bytes = Buffer.allocUnsafeSlow(size);
+      return;
+    }
+    this.bytes = spare.pop() ?? Buffer.allocUnsafeSlow(BLOCK);
+    if (this.#blocks.length < MOST_SPARE) this.#blocks.push(this.bytes);
   }
 
   /** Bytes that somebody else holds and no longer changes. */
@@ -48,6 +58,12 @@ export class RowBuffer {
     this.#full = [];
     this.#fullBytes = 0;
     return taken;
+  }
+
+  /** Everything that was taken has been sent: its blocks are used again. Nothing is to be added any more. */
+  release(): void {
+    for (const block of this.#blocks) if (spare.length < MOST_SPARE) spare.push(block);
+    this.#blocks.length = 0;
   }
 
   #keep(block: Buffer): void {

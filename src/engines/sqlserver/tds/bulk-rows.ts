@@ -2,6 +2,9 @@
 import type { Cell, RowBatch } from '../../../model/changes.ts';
 import { Refused, RowBuffer } from './bulk-buffer.ts';
 import type { BulkColumn } from './bulk-columns.ts';
+import { valueCopier, type ValueCopier } from './bulk-rests.ts';
+import { endOfValue, isNull, isSameColumn } from './read-columns.ts';
+import { isSet, type RestFormat, type RowRests } from './rows.ts';
 
 const COLMETADATA = 0x81;
 const ROW = 0xd1;
@@ -49,6 +52,11 @@ export class RowEncoder {
   readonly #columns: readonly BulkColumn[];
   readonly out = new RowBuffer();
   rows = 0;
+  #format: RestFormat | null = null;
+  #copiers: readonly ValueCopier[] = [];
+  // Of the row in hand, by column of its result set.
+  #starts = new Int32Array(0);
+  #ends = new Int32Array(0);
 
   constructor(columns: readonly BulkColumn[]) {
     this.#columns = columns;
@@ -69,6 +77,70 @@ export class RowEncoder {
     this.rows += end - from;
   }
 
+  /**
+   * Adds a row as a result set had it (its rest: `RowRests`). `columns`: by column of ours, which of the rest's it is. `number`: goes into
+   * our first column, which is an int, before them. Throws RefusedCell.
+   */
+  addRest(batch: RowRests, index: number, columns: readonly number[], number: number | null): void {
+    const { out } = this;
+    const { format } = batch;
+    const buffer = batch.buffers[index];
+    const nulls = batch.nulls[index] ?? null;
+    if (buffer === undefined) throw new RangeError(`there is no row ${index}`);
+    if (format !== this.#format) this.#prepare(format, columns, number === null ? 0 : 1);
+    const starts = this.#starts;
+    const ends = this.#ends;
+    let at = batch.starts[index] ?? 0;
+    for (let i = 0; i < starts.length; i++) {
+      const column = format.columns[i];
+      starts[i] = at;
+      if (column !== undefined && (nulls === null || !isSet(nulls, format.leading + i)))
+        at = endOfValue(column, buffer, at);
+      ends[i] = at;
+    }
+    out.reserve(6);
+    out.bytes[out.at++] = ROW;
+    let own = 0;
+    if (number !== null) {
+      out.bytes[out.at++] = 4;
+      out.at = out.bytes.writeInt32LE(number, out.at);
+      own = 1;
+    }
+    for (let c = 0; c < columns.length; c++) {
+      const i = columns[c] ?? 0;
+      const target = this.#columns[own + c];
+      const source = format.columns[i];
+      if (target === undefined || source === undefined) throw new RangeError(`there is no column ${c}`);
+      const from = starts[i] ?? 0;
+      const end = ends[i] ?? 0;
+      if (end === from || isNull(source, buffer, from)) this.#write(target, null);
+      else this.#copy(target, c, buffer, from, end);
+    }
+    this.rows++;
+  }
+
+  #prepare(format: RestFormat, columns: readonly number[], first: number): void {
+    const isKnown = this.#format !== null && isSameFormat(this.#format, format);
+    this.#format = format;
+    if (isKnown) return;
+    this.#starts = new Int32Array(format.columns.length);
+    this.#ends = new Int32Array(format.columns.length);
+    this.#copiers = columns.map((i, c) => {
+      const source = format.columns[i];
+      const target = this.#columns[first + c];
+      if (source === undefined || target === undefined) throw new RangeError(`there is no column ${i}`);
+      return valueCopier(source, target);
+    });
+  }
+
+  #copy(column: BulkColumn, at: number, buffer: Buffer, from: number, end: number): void {
+    try {
+      this.#copiers[at]?.(this.out, buffer, from, end);
+    } catch (error) {
+      throw refusal(column, error);
+    }
+  }
+
   #write(column: BulkColumn, cell: Cell): void {
     if (cell === null) {
       if (!column.nullable) throw new RefusedCell(column.name, 'it is NULL, which the column is not');
@@ -78,8 +150,17 @@ export class RowEncoder {
     try {
       column.write(this.out, cell);
     } catch (error) {
-      if (error instanceof Refused) throw new RefusedCell(column.name, error.message);
-      throw error;
+      throw refusal(column, error);
     }
   }
+}
+
+/** Each page has a description of its own, mostly of the same columns. */
+function isSameFormat(a: RestFormat, b: RestFormat): boolean {
+  const { length } = a.columns;
+  return length === b.columns.length && a.columns.every((column, i) => isSameColumn(column, b.columns[i]));
+}
+
+function refusal(column: BulkColumn, error: unknown): unknown {
+  return error instanceof Refused ? new RefusedCell(column.name, error.message) : error;
 }

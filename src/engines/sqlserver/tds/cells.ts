@@ -19,12 +19,15 @@ const SAFE_HIGH = 0x20_0000;
 
 export const decodeBit: Decoder = (buffer, at) => (buffer[at] === 0 ? 'f' : 't');
 
-/** tinyint has no sign. */
-export const decodeInt: Decoder = (buffer, at, length) => {
-  if (length === 4) return String(buffer.readInt32LE(at));
-  if (length === 8) return int64Text(buffer.readInt32LE(at + 4), buffer.readUInt32LE(at));
-  return String(length === 2 ? buffer.readInt16LE(at) : (buffer[at] ?? 0));
-};
+export const decodeInt: Decoder = (buffer, at, length) =>
+  length === 8 ? int64Text(buffer.readInt32LE(at + 4), buffer.readUInt32LE(at)) : String(integerAt(buffer, at, length));
+
+/** tinyint has no sign. Exact up to 2^53. */
+export function integerAt(buffer: Buffer, at: number, length: number): number {
+  if (length === 4) return buffer.readInt32LE(at);
+  if (length === 8) return buffer.readInt32LE(at + 4) * TWO_32 + buffer.readUInt32LE(at);
+  return length === 2 ? buffer.readInt16LE(at) : (buffer[at] ?? 0);
+}
 
 function int64Text(high: number, low: number): string {
   if (high < SAFE_HIGH && high >= -SAFE_HIGH) return String(high * TWO_32 + low);
