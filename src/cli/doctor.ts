@@ -3,7 +3,7 @@ import type { ControlDatabase } from '../control/index.ts';
 import type { EngineDatabase } from '../engines/contract.ts';
 import { toSluiceError } from '../model/errors.ts';
 import type { Finding } from '../model/findings.ts';
-import type { Place } from '../service/fleet.ts';
+import { displayPlace, type Place } from '../service/fleet.ts';
 import type { PlannedMapping } from '../service/planner.ts';
 import { LOW_HEADROOM_SECONDS } from '../service/stream-watch.ts';
 import { checkMapping } from '../sync/check-mapping.ts';
@@ -156,7 +156,7 @@ class Doctor {
       if (!mapping?.stream || left === null || left >= LOW_HEADROOM_SECONDS || said.has(mapping.stream)) continue;
       said.add(mapping.stream);
       this.#diagnoses.push({
-        about: `source ${mapping.source.server.name}, database ${mapping.source.database}`,
+        about: displayPlace(mapping.streamPlace),
         code: 'GAP',
         severity: 'warning',
         message: `changes that were not read are discarded in ${duration(left)}: see what holds the service up, or keep them longer at the source`,

@@ -83,6 +83,8 @@ export interface ChangePiece {
   readonly transactions: number;
   /** When the last transaction of the piece committed at the source, ms since 1970; null for idle progress. */
   readonly committedAt: number | null;
+  /** Changes of other schemas' tables were left out, because nobody wanted them when the reader began. Absent: nothing was left out. */
+  readonly schemas?: ReadonlySet<string>;
   /** Absent: the source has one log for all tables, which is complete or is not. */
   readonly captures?: TableCaptures;
   /** Tables that the source changed by statements whose effect no change tells: only a copy brings it. After the changes of the piece. */

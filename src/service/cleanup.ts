@@ -2,9 +2,10 @@
 import type { ControlDatabase, Owner } from '../control/index.ts';
 import type { Logger } from '../log/logger.ts';
 import { SluiceError, toSluiceError } from '../model/errors.ts';
-import type { Fleet, Place, ResolvedServer } from './fleet.ts';
+import type { Fleet, ResolvedServer, StreamPlace } from './fleet.ts';
 import type { Plan } from './planner.ts';
 import { leaseKey } from './stream-host.ts';
+import { databaseOf } from './stream-name.ts';
 
 export interface CleanupOptions {
   readonly control: ControlDatabase;
@@ -55,7 +56,7 @@ export async function cleanUp(plan: Plan, options: CleanupOptions): Promise<void
 /** What the stream made at its source goes; only while nobody reads it. */
 export async function dropStream(
   stream: string,
-  source: Place,
+  source: StreamPlace,
   options: Pick<CleanupOptions, 'control' | 'fleet' | 'owner' | 'logger' | 'leaseSeconds'>,
 ): Promise<void> {
   const { control, fleet, owner, logger } = options;
@@ -69,11 +70,6 @@ export async function dropStream(
   } finally {
     await control.leases.release(leaseKey(stream), owner);
   }
-}
-
-/** The database of a stream's name (`installation/server/database`). */
-function databaseOf(stream: string): string {
-  return stream.split('/').slice(2).join('/');
 }
 
 function isMapped(plan: Plan, stream: string, table: { schema: string; table: string }): boolean {

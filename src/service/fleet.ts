@@ -18,6 +18,17 @@ export interface Place {
   readonly database: string;
 }
 
+/** Where a change stream is read: a database, or (null) the server with all its databases. */
+export interface StreamPlace {
+  readonly server: ResolvedServer;
+  readonly database: string | null;
+}
+
+/** For messages. */
+export function displayPlace({ server, database }: StreamPlace): string {
+  return database === null ? `source ${server.name}` : `source ${server.name}, database ${database}`;
+}
+
 export class Fleet {
   readonly #installation: Installation;
   readonly #open = new Map<string, EngineDatabase>();
@@ -26,14 +37,15 @@ export class Fleet {
     this.#installation = installation;
   }
 
-  /** The handle of a database; made when first asked for, anew when the connection string changed. Does not connect. */
-  database(place: Place): EngineDatabase {
+  /** The handle of a database, or of a server for its stream; made when first asked for, anew when the connection string changed. Does not connect. */
+  database(place: StreamPlace): EngineDatabase {
     const key = keyOf(place);
     let handle = this.#open.get(key);
     if (!handle) {
       handle = engineOf(place.server.connectionString).open({
         connectionString: place.server.connectionString,
         database: place.database,
+        serverWide: place.database === null,
         installation: this.#installation,
         applicationName: `sluice ${process.pid}`,
       });
@@ -43,7 +55,7 @@ export class Fleet {
   }
 
   /** Closes handles that nothing wanted refers to any more (a changed connection string, a deleted server). */
-  async keep(wanted: readonly Place[]): Promise<void> {
+  async keep(wanted: readonly StreamPlace[]): Promise<void> {
     const keys = new Set(wanted.map(keyOf));
     const gone = [...this.#open].filter(([key]) => !keys.has(key));
     for (const [key, handle] of gone) {
@@ -69,6 +81,6 @@ export function checkServer(server: Omit<ResolvedServer, 'error'>): ResolvedServ
   }
 }
 
-function keyOf(place: Place): string {
-  return `${createHash('sha256').update(place.server.connectionString).digest('hex')} ${place.database}`;
+function keyOf(place: StreamPlace): string {
+  return `${createHash('sha256').update(place.server.connectionString).digest('hex')} ${JSON.stringify(place.database)}`;
 }

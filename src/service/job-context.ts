@@ -13,6 +13,8 @@ export interface JobContext {
   readonly settings: () => Settings;
   /** Why a change stream of this process does not run now; null: it does, or is another's. */
   readonly streamFailure: (stream: string) => SluiceError | null;
+  /** Some mapping of the plan belongs to the stream, whether it is read now or not. */
+  readonly isPlanned: (stream: string) => boolean;
   /** A mapping of the plan, by its uid. */
   readonly mapping: (uid: string) => PlannedMapping | null;
 }

@@ -191,10 +191,14 @@ export class MappingJobs {
       (route !== null &&
         (!sameTable(route.source, mapping.sourceTable) || !sameKey(route.key, mapping.row.primaryKey)));
     if (!isOther) return false;
+    const { stream, applyGroup } = state;
     if (state.destServerId === mapping.row.destServerId && state.destDatabase !== null) {
-      await fleet
-        .database({ server: mapping.destination.server, database: state.destDatabase })
-        .destination?.copies.forget(mappingUid);
+      const place = { server: mapping.destination.server, database: state.destDatabase };
+      const { destination } = fleet.database(place);
+      await destination?.copies.forget(mappingUid);
+      // A stream by the name that an earlier version gave it: nobody reads it again.
+      if (stream !== null && applyGroup !== null && !this.#options.isPlanned(stream))
+        await destination?.dropGroup(stream, applyGroup);
     }
     // What the person asks for with the new place is what the mapping starts with: it may replace rows that are there.
     const isAsked = ['flag', 'cli', 'api', 'trigger'].includes(mapping.row.queued?.reason ?? '');
@@ -202,7 +206,19 @@ export class MappingJobs {
     if (!isAsked)
       await control.requests.create({ mappingId, mappingUid, reason: isElsewhere ? 'initial' : 'schema_change' });
     await this.#notes.setState(mapping, 'new');
+    if (stream !== null && stream !== mapping.stream && mapping.stream !== null)
+      await this.#tellOfStream(mapping, stream);
     return true;
+  }
+
+  /** invariant 5: the place in the former stream is no place in this one. */
+  async #tellOfStream(mapping: PlannedMapping, former: string): Promise<void> {
+    const { control, logger } = this.#options;
+    const message = `its changes were read by stream ${former}, and are now by ${mapping.stream}: it is copied again`;
+    logger.warn(message, { mapping: mapping.label });
+    await control.journal.log([
+      { mappingId: mapping.row.mappingId, level: 'WARNING', message: `${mapping.label}: ${message}` },
+    ]);
   }
 
   async #resumed(mapping: PlannedMapping, state: MappingStateName): Promise<void> {

@@ -16,7 +16,9 @@ export async function checkPlace(
   const source = fleet.database(mapping.source);
   const destination = fleet.database(mapping.destination);
   const hint = 'Set dest_database, dest_schema or dest_table to another place.';
-  if (source.engine === destination.engine && sameTable(mapping.sourceTable, mapping.target)) {
+  // The empty schema is the database itself (`Engine.streamScope`).
+  const target = { ...mapping.target, schema: mapping.target.schema || mapping.destination.database };
+  if (source.engine === destination.engine && sameTable(mapping.sourceTable, target)) {
     const here = await source.destination?.identity();
     if (here !== undefined && here === (await destination.destination?.identity()))
       throw new SluiceError('MAPPING_INVALID', `${mapping.label}: source and destination are the same table`, {

@@ -1,9 +1,11 @@
 /** What the control tables ask for, as streams, groups and mappings. Pure: it reads rows and decides, it does nothing. */
+import { createHash } from 'node:crypto';
 import type { InvalidRow, MappingRow } from '../control/index.ts';
 import { engineOf } from '../engines/registry.ts';
 import { SluiceError } from '../model/errors.ts';
 import type { TableName } from '../model/tables.ts';
-import type { Place, ResolvedServer } from './fleet.ts';
+import type { Place, ResolvedServer, StreamPlace } from './fleet.ts';
+import { streamName } from './stream-name.ts';
 
 export interface PlannedMapping {
   readonly row: MappingRow;
@@ -13,6 +15,8 @@ export interface PlannedMapping {
   readonly target: TableName;
   /** Null: `cdc_enabled = 0`. */
   readonly stream: string | null;
+  /** Where its stream is read, if it has one. */
+  readonly streamPlace: StreamPlace;
   readonly group: string;
   /** The group and its destination: unique within the stream. */
   readonly groupId: string;
@@ -31,7 +35,7 @@ export interface PlannedGroup {
 
 export interface PlannedStream {
   readonly stream: string;
-  readonly source: Place;
+  readonly source: StreamPlace;
   readonly groups: ReadonlyMap<string, PlannedGroup>;
 }
 
@@ -116,7 +120,11 @@ function place(input: PlanInput, row: MappingRow): PlannedMapping {
     );
   }
   const destDatabase = row.destDatabase ?? sourceDatabase;
-  const sourceTable = { schema: row.sourceSchema ?? sourceEngine.defaultSchema, table: row.sourceTable };
+  const isServerWide = sourceEngine.streamScope === 'server';
+  const sourceTable = {
+    schema: row.sourceSchema ?? (isServerWide ? sourceDatabase : sourceEngine.defaultSchema),
+    table: row.sourceTable,
+  };
   const target = {
     schema:
       row.destSchema ??
@@ -128,7 +136,7 @@ function place(input: PlanInput, row: MappingRow): PlannedMapping {
   if (
     sourceServer.connectionString === destServer.connectionString &&
     sourceDatabase === destDatabase &&
-    sourceTable.schema === target.schema &&
+    (row.sourceSchema ?? sourceEngine.defaultSchema) === target.schema &&
     sourceTable.table === target.table
   ) {
     throw new SluiceError('MAPPING_INVALID', `${label}: source and destination are the same table`, {
@@ -137,18 +145,27 @@ function place(input: PlanInput, row: MappingRow): PlannedMapping {
   }
   // Two rows may name the same server, under two names of its host: each has groups of its own there.
   const group = `${row.applyGroup ?? DEFAULT_GROUP}${destServer.serverId === null ? '' : `@${destServer.serverId}`}`;
+  const streamPlace = { server: sourceServer, database: isServerWide ? null : sourceDatabase };
   return {
-    row,
+    row: row.sourceDatabase === null ? { ...row, personHash: hashOf(row.personHash, sourceDatabase) } : row,
     label,
     source: { server: sourceServer, database: sourceDatabase },
     destination: { server: destServer, database: destDatabase },
     sourceTable,
     target,
-    stream: row.cdcEnabled ? `${input.installationUid}/${row.serverId}/${sourceDatabase}` : null,
+    stream: row.cdcEnabled ? streamName(input.installationUid, row.serverId, streamPlace.database) : null,
+    streamPlace,
     group,
     groupId: `${destServer.serverId ?? 'control'}/${destDatabase}/${group}`,
     enabled: row.enabled && sourceServer.enabled && destServer.enabled,
   };
+}
+
+/** A database that the connection string names instead of the row is as much part of what the person asks for. */
+function hashOf(personHash: string, sourceDatabase: string): string {
+  return createHash('sha256')
+    .update(JSON.stringify([personHash, sourceDatabase]))
+    .digest('hex');
 }
 
 function requireServer(label: string, table: string, id: number, server: ResolvedServer | undefined): ResolvedServer {
@@ -171,7 +188,7 @@ function streamsOf(mappings: readonly PlannedMapping[]): Map<string, PlannedStre
   for (const mapping of mappings) {
     // A disabled server is not read at all; a disabled mapping keeps its backlog (PROTOCOL, Changes).
     if (mapping.stream === null || !mapping.source.server.enabled || !mapping.destination.server.enabled) continue;
-    const stream = streams.get(mapping.stream) ?? draftOf(mapping.stream, mapping.source);
+    const stream = streams.get(mapping.stream) ?? draftOf(mapping.stream, mapping.streamPlace);
     streams.set(mapping.stream, stream);
     const group = stream.groups.get(mapping.groupId) ?? {
       id: mapping.groupId,
@@ -193,11 +210,11 @@ function streamsOf(mappings: readonly PlannedMapping[]): Map<string, PlannedStre
 
 interface Draft {
   readonly stream: string;
-  readonly source: Place;
+  readonly source: StreamPlace;
   readonly groups: Map<string, { id: string; group: string; destination: Place; mappings: PlannedMapping[] }>;
 }
 
-function draftOf(stream: string, source: Place): Draft {
+function draftOf(stream: string, source: StreamPlace): Draft {
   return { stream, source, groups: new Map() };
 }
 

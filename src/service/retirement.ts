@@ -45,7 +45,7 @@ export class Retirement {
   async #lookAt(stream: string, mappings: readonly PlannedMapping[], options: RetirementOptions): Promise<boolean> {
     const { control, fleet, settings } = options;
     const [first] = mappings;
-    const changes = first ? fleet.database(first.source).changes : null;
+    const changes = first ? fleet.database(first.streamPlace).changes : null;
     if (!first || !changes) return false;
     const since = this.#since.get(stream) ?? performance.now();
     this.#since.set(stream, since);
@@ -67,7 +67,7 @@ export class Retirement {
       });
       await control.journal.error({ mappingId: mapping.row.mappingId, type: 'CDC' }, reason);
     }
-    await dropStream(stream, first.source, { ...options, leaseSeconds: settings.lease_seconds });
+    await dropStream(stream, first.streamPlace, { ...options, leaseSeconds: settings.lease_seconds });
     return true;
   }
 }

@@ -17,7 +17,7 @@ import { hasCode, toSluiceError, type SluiceError } from '../model/errors.ts';
 import type { ColumnsChanged } from '../sync/group-writer.ts';
 import type { StreamSettings } from '../sync/stream.ts';
 import { cleanUp } from './cleanup.ts';
-import { checkServer, Fleet, type Place, type ResolvedServer } from './fleet.ts';
+import { checkServer, Fleet, type ResolvedServer, type StreamPlace } from './fleet.ts';
 import { JobBoard } from './job-board.ts';
 import { LeaseKeeper } from './lease-keeper.ts';
 import { MappingJobs } from './mapping-jobs.ts';
@@ -148,6 +148,7 @@ export class Service {
       logger,
       settings: () => this.#settings,
       streamFailure: (stream) => this.#streams.get(stream)?.host.failure ?? null,
+      isPlanned: (stream) => this.#plan?.mappings.some((mapping) => mapping.stream === stream) ?? true,
       mapping: (uid) => this.#mapping(uid),
     });
     this.#triggers = new TriggerColumns(control, this.#fleet, logger);
@@ -209,7 +210,7 @@ export class Service {
       if (wanted) host.update(wanted);
       else await this.#stopStream(name);
     }
-    const places = this.#plan.mappings.flatMap((mapping): Place[] => [mapping.source, mapping.destination]);
+    const places = this.#plan.mappings.flatMap((one): StreamPlace[] => [one.source, one.streamPlace, one.destination]);
     await this.#fleet?.keep(places);
     if (this.#fleet) {
       await cleanUp(this.#plan, {

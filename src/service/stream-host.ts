@@ -131,6 +131,7 @@ export class StreamHost {
       source,
       catalog,
       groups: () => this.#groups(),
+      schemas: () => this.#schemas(),
       isAwaited: () => this.#hasCopies(),
       settings: this.#options.settings,
       drawEpoch: (atLeast) => control.leases.drawEpoch(atLeast, { key: leaseKey(this.name), owner }),
@@ -168,7 +169,7 @@ export class StreamHost {
           for (const object of objects) {
             await control.sourceObjects.upsert({
               serverId: this.#plan.source.server.serverId ?? 0,
-              database: this.#plan.source.database,
+              database: this.#plan.source.database ?? '',
               kind: object.kind,
               name: object.name,
               mappingUid: null,
@@ -226,6 +227,12 @@ export class StreamHost {
       const handle: EngineDatabase = this.#options.fleet.database(group.destination);
       return handle.destination ? [{ id: group.id, group: group.group, destination: handle.destination }] : [];
     });
+  }
+
+  #schemas(): string[] {
+    return [...this.#plan.groups.values()].flatMap((group) =>
+      group.mappings.map((mapping) => mapping.sourceTable.schema),
+    );
   }
 
   /** A full sync is open: it waits for the group's row, and its folds for positions. */

@@ -9,7 +9,7 @@ import { SluiceError, toSluiceError, type ErrorCode } from '../model/errors.ts';
 import type { Finding } from '../model/findings.ts';
 import type { Position } from '../model/position.ts';
 import type { TableName } from '../model/tables.ts';
-import type { Fleet } from './fleet.ts';
+import { displayPlace, type Fleet } from './fleet.ts';
 import type { PlannedMapping, PlannedStream } from './planner.ts';
 
 export interface StreamWatchOptions {
@@ -123,7 +123,7 @@ export class StreamWatch {
       captureLagSeconds,
       headroomSeconds,
       headroomBytes: health.headroomBytes,
-      fault: fault && errorOf(fault, `source ${stream.source.server.name}, database ${stream.source.database}`),
+      fault: fault && errorOf(fault, displayPlace(stream.source)),
     });
     this.#reported.set(stream.stream, now);
     if (fault && before?.fault !== now.fault) await this.#fault(stream, served, fault);

@@ -13,6 +13,9 @@ export function wantedJob(mapping: PlannedMapping, isDue: (state: MappingStateRo
   const isOpen = running !== null || queued?.confirmed === true;
   // What an earlier version of the row asked for is settled before anything is copied by the new one.
   const isChanged = state.personHash !== null && state.personHash !== personHash;
+  // invariant 5: what it has was kept up to date by a stream that nobody reads for it now (one of an earlier version's name).
+  const isLeft = state.destDatabase !== null && state.stream !== mapping.stream;
+  if (isLeft && (isOpen || state.state !== 'gap')) return 'settle';
   if (isOpen && isChanged && state.state !== 'gap') return 'settle';
   if (isOpen && !(running !== null && retryWaits)) return 'copy';
   switch (state.state) {
@@ -32,6 +35,6 @@ export function wantedJob(mapping: PlannedMapping, isDue: (state: MappingStateRo
       return 'settle';
     case 'streaming':
     case 'idle':
-      return state.personHash !== null && state.personHash !== personHash ? 'settle' : null;
+      return isChanged ? 'settle' : null;
   }
 }

@@ -135,8 +135,8 @@ export class GroupWriter {
   }
 
   /**
-   * Commits the piece, or stages it when its transaction is not complete. Retries what is transient; throws what is not, and
-   * `Rewound`. `lazily`: the commit need not be durable when it resolves; `durable` says which is.
+   * Commits the piece, or stages it when its transaction is not complete. Retries what is transient; throws what is not,
+   * `Rewound` and `NotRead`. `lazily`: the commit need not be durable when it resolves; `durable` says which is.
    */
   async write(piece: ChangePiece, lazily = false): Promise<void> {
     if (piece.end !== null && this.#has(piece.end)) {
@@ -157,6 +157,7 @@ export class GroupWriter {
           attempt = 0;
           continue;
         }
+        if (error instanceof NotRead) throw error;
         const known = toSluiceError(error);
         // A lost connection ends the session: whether the commit came through is read from the position row (F01).
         if (known.code === 'FENCED' || known.retry !== 'backoff' || attempt > attempts) throw known;
@@ -231,7 +232,7 @@ export class GroupWriter {
     const applier = this.#session();
     const transaction = await applier.begin();
     this.#routes = transaction.routes;
-    const { captures } = piece;
+    const { captures, schemas } = piece;
     const counts = new Map<string, ApplyCounts>();
     const flipped = new Set<string>();
     const add = (more: ReadonlyMap<string, ApplyCounts>) => {
@@ -245,6 +246,8 @@ export class GroupWriter {
       }
     };
     try {
+      for (const { source } of schemas ? transaction.routes : [])
+        if (!schemas?.has(source.schema)) throw new NotRead(source.schema);
       if (captures) this.#checkCaptures(transaction.routes, captures);
       if (this.#stagedPieces > 0) {
         for await (const block of transaction.staged()) {
@@ -462,6 +465,18 @@ function designOf(destination: Destination, source: Table, route: Route): TableD
 export class Rewound extends Error {
   constructor() {
     super('the destination lost commits that had not reached its disk');
+  }
+}
+
+/**
+ * A route leads from a table whose changes the reader left out, because it began before anybody wanted them: they are to be read from
+ * `GroupWriter.position` again, with them (PROTOCOL, Rows that coordinate).
+ */
+export class NotRead extends Error {
+  readonly schema: string;
+  constructor(schema: string) {
+    super(`changes in ${schema} were left out of what was read`);
+    this.schema = schema;
   }
 }
 

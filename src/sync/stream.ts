@@ -9,7 +9,7 @@ import { failpoint } from '../model/failpoint.ts';
 import { hasCode, SluiceError, toSluiceError } from '../model/errors.ts';
 import type { Position } from '../model/position.ts';
 import type { Catalog, ChangeReader, ChangeSource, Destination, SourceObject } from '../engines/contract.ts';
-import { GroupWriter, Rewound, type GroupEvents } from './group-writer.ts';
+import { GroupWriter, NotRead, Rewound, type GroupEvents } from './group-writer.ts';
 
 /** An apply group as the control tables want it. */
 export interface GroupSpec {
@@ -57,6 +57,8 @@ export interface StreamOptions {
   readonly catalog: Catalog;
   /** What the control tables want now; read again between pieces. */
   readonly groups: () => readonly GroupSpec[];
+  /** Schemas of the source that hold a mapped table, as far as the control tables say. */
+  readonly schemas?: () => readonly string[];
   readonly settings: () => StreamSettings;
   /** Somebody beyond this stream waits for its next position: a copy that is about to begin. */
   readonly isAwaited?: () => boolean;
@@ -96,6 +98,8 @@ export class Stream {
   /** When every group was last durable where it stands, ms of `performance.now`. */
   #durableAt = 0;
   #restart = false;
+  /** Schemas of tables that a route was found for, although the control tables did not name them when the reader began. */
+  readonly #schemas = new Set<string>();
 
   constructor(options: StreamOptions) {
     this.#options = options;
@@ -209,6 +213,7 @@ export class Stream {
     try {
       return await source.read(stream, from, {
         takeOver: true,
+        schemas: [...new Set([...(this.#options.schemas?.() ?? []), ...this.#schemas])],
         breakAt: positions.filter((position) => source.compare(position, from) === 'after'),
         maxChanges: this.#options.settings().batchRows,
         maxBytes: this.#options.settings().batchMaxBytes,
@@ -291,6 +296,11 @@ export class Stream {
         } catch (error) {
           if (hasCode(error, 'FENCED')) throw error;
           if (error instanceof Rewound) {
+            this.#restart = true;
+            return;
+          }
+          if (error instanceof NotRead) {
+            this.#schemas.add(error.schema);
             this.#restart = true;
             return;
           }

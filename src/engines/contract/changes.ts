@@ -30,7 +30,7 @@ export interface StreamHealth {
 }
 
 /**
- * The change stream of one database. There is ONE reader (PROTOCOL, The stream); `prepare`, `read` and `drop` are for
+ * The change stream of one database or server (`Engine.streamScope`). There is ONE reader (PROTOCOL, The stream); `prepare`, `read` and `drop` are for
  * the stream's owner only, the rest for anyone.
  */
 export interface ChangeSource {
@@ -77,6 +77,11 @@ export interface ChangeSource {
 }
 
 export interface ReadOptions {
+  /**
+   * Schemas whose tables somebody wants. A source whose log is of more than that may leave out the rest; its pieces say so
+   * (`ChangePiece.schemas`). Absent: the default schema.
+   */
+  readonly schemas?: readonly string[];
   /**
    * Positions of groups that are ahead of `from`: no piece reaches across one of them, so that such a group can skip
    * whole pieces (never apply a change twice: a key that has moved on would not be found under its old name).

@@ -18,6 +18,11 @@ export interface Engine {
   databaseOf(connectionString: string): string | null;
   /** The schema that a NULL `source_schema`/`dest_schema` means. */
   readonly defaultSchema: string;
+  /**
+   * What one log, and so one change stream, is of: a database, or a server with all its databases (PROTOCOL, The stream). Of a server, the
+   * schema of a source's table is its database, so that tables of two databases are told apart.
+   */
+  readonly streamScope: 'database' | 'server';
   /** Opens a handle; sessions are made when first needed, so this does not connect. */
   open(options: OpenOptions): EngineDatabase;
 }
@@ -27,6 +32,8 @@ export interface OpenOptions {
   readonly connectionString: string;
   /** The database; wins over the string's. Null: the string's. */
   readonly database: string | null;
+  /** No database is chosen, whatever the string names: the handle is of a stream whose scope is the server. */
+  readonly serverWide?: boolean;
   /** Names our slots, publications, staging tables and position rows. */
   readonly installation: Installation;
   /** Shown to the DBA by the server (application_name and the like). */
@@ -40,7 +47,7 @@ export interface Installation {
   readonly uid: string;
 }
 
-/** One database of one server. */
+/** One database of one server, or (`serverWide`) the server as far as its change stream goes. */
 export interface EngineDatabase {
   readonly engine: Engine;
   /** Connects and asks for the version; the cheapest proof that the server is there. */

@@ -1,4 +1,4 @@
-/** Events of the binary log to changes of one database's tables, transaction by transaction. */
+/** Events of the binary log to changes of the wanted databases' tables, transaction by transaction. */
 import type { AlteredTable, TableCaptures, TableChanges } from '../../model/changes.ts';
 import { SluiceError } from '../../model/errors.ts';
 import { EVENT, readHeader, readMariaGtid, readQuery, readRotate, ROWS, type EventHeader } from './binlog-events.ts';
@@ -7,6 +7,7 @@ import { readMysqlGtid, readTaggedGtid } from './binlog-gtids.ts';
 import { payloadEvents } from './binlog-payload.ts';
 import { RowDecoder, type RowOptions } from './binlog-rows.ts';
 import { compareLogPlaces, gtidState, type GtidState, type LogPlace } from './position.ts';
+import type { WantedSchemas } from './wanted-schemas.ts';
 
 /** What an event was for the stream. */
 /** `Statement`: it may have changed a table's columns, and is complete. */
@@ -30,7 +31,7 @@ interface Transaction {
 
 export class BinlogDecoder {
   readonly #isMariaDb: boolean;
-  readonly #database: string;
+  readonly #schemas: WantedSchemas;
   readonly #rows: RowDecoder;
   #pending: Transaction | null = null;
   #hasChecksums: boolean;
@@ -48,7 +49,7 @@ export class BinlogDecoder {
 
   constructor(from: LogPlace & { gtids: string }, options: DecoderOptions) {
     this.#isMariaDb = options.isMariaDb;
-    this.#database = options.database;
+    this.#schemas = options.schemas;
     this.#rows = new RowDecoder(options);
     this.#hasChecksums = options.hasChecksums;
     this.place = { file: from.file, offset: from.offset };
@@ -70,6 +71,7 @@ export class BinlogDecoder {
   /** Everything decoded since the last call. */
   take(): Pick<BinlogDecoder, 'bytes' | 'changes' | 'transactions' | 'committedAt'> & {
     tables: TableChanges[];
+    schemas: ReadonlySet<string>;
     captures?: TableCaptures;
     altered?: readonly AlteredTable[];
   } {
@@ -81,6 +83,7 @@ export class BinlogDecoder {
     const captures = this.inTransaction ? undefined : this.#rows.takeUnread();
     return {
       ...this.#rows.take(),
+      schemas: this.#schemas.all,
       transactions,
       committedAt,
       ...(captures ? { captures } : {}),
@@ -144,9 +147,8 @@ export class BinlogDecoder {
       case EVENT.xaPrepare:
         throw preparedXa();
       case EVENT.partialUpdate:
-        throw new SluiceError('CDC_NOT_READY', 'the binary log holds parts of JSON documents instead of whole ones', {
-          hint: "SET GLOBAL binlog_row_value_options = ''; sessions that have set it otherwise must be reopened.",
-        });
+        this.#rows.partialUpdate(event);
+        return this.#advance(header, Step.None);
       case EVENT.incident:
         throw new SluiceError('GAP', 'the source says that its binary log lacks changes (an incident event)', {
           hint: 'on_gap = resync copies the tables again.',
@@ -219,9 +221,10 @@ export class BinlogDecoder {
     if (statement && !isTruncate) this.#rows.forgetTypes();
     else if (!statement) this.#statementOfRows(sql, schema);
     for (const { schema: named, table } of statement?.tables ?? []) {
-      if (!this.#isOurs(named)) continue;
-      if (isTruncate && table !== null) await this.#rows.truncate(this.#rows.fold(table));
-      else if (statement) this.altered.push({ schema: '', table, verb: statement.verb });
+      const schema = this.#schemas.nameOf(named);
+      if (schema === null) continue;
+      if (isTruncate && table !== null) await this.#rows.truncate({ schema, table: this.#schemas.fold(table) });
+      else if (statement) this.altered.push({ schema, table, verb: statement.verb });
     }
     return isTruncate;
   }
@@ -229,12 +232,10 @@ export class BinlogDecoder {
   /** invariant 5: the rows that it changed are not in the log. */
   #statementOfRows(sql: string, schema: string): void {
     const statement = rowStatement(sql, schema);
-    for (const { schema: named, table } of statement?.tables ?? [])
-      if (this.#isOurs(named)) this.#rows.missed(table, notRows(statement?.verb ?? ''));
-  }
-
-  #isOurs(schema: string): boolean {
-    return this.#rows.fold(schema) === this.#rows.fold(this.#database);
+    for (const { schema: named, table } of statement?.tables ?? []) {
+      const name = this.#schemas.nameOf(named);
+      if (name !== null) this.#rows.missed({ schema: name, table }, notRows(statement?.verb ?? ''));
+    }
   }
 }
 

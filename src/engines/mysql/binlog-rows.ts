@@ -7,7 +7,7 @@ import {
   type TableChanges,
 } from '../../model/changes.ts';
 import { SluiceError, toSluiceError } from '../../model/errors.ts';
-import type { TableName } from '../../model/tables.ts';
+import { displayName, tableKey, type TableName } from '../../model/tables.ts';
 import { ImageChanges } from '../image-changes.ts';
 import {
   HEADER_BYTES,
@@ -23,6 +23,8 @@ import { mayBeOwnType, ownTypeReader } from './binlog-own-types.ts';
 import { BinlogRows, rowFormat, type RowFormat } from './binlog-images.ts';
 import { valueReader, type LogColumn, type ValueReader } from './binlog-values.ts';
 import { tableId } from './catalog.ts';
+import type { NamedTable } from './ddl-statement.ts';
+import type { WantedSchemas } from './wanted-schemas.ts';
 
 /** Approximate memory of a cell besides its text. */
 const CELL_BYTES = 48;
@@ -31,28 +33,39 @@ const CELL_BYTES = 48;
 const MAX_DESCRIPTIONS = 1000;
 
 interface Followed {
+  /** `tableKey` of its name. */
+  readonly key: string;
   readonly relation: ChangeRelation;
   readonly format: RowFormat;
 }
 
+/** What a table map event is about. */
+interface Described {
+  readonly id: number;
+  /** All that it says, but for the id. */
+  readonly words: string;
+  readonly name: TableName;
+  /** As `Table.id`. */
+  readonly identity: string;
+}
+
 interface DescribedTable {
-  readonly table: string;
+  /** As `Table.id`. */
+  readonly id: string;
   readonly columns: readonly string[];
   /** Native types, by column. */
   readonly types: ReadonlyMap<string, string>;
 }
 
 export interface RowOptions {
-  /** Tables of this database only. */
-  readonly database: string;
+  /** Tables of these databases only. */
+  readonly schemas: WantedSchemas;
   readonly charsets: ReadonlyMap<number, string>;
-  /** Names of tables are not told apart by case (`lower_case_table_names`). */
-  readonly foldsNames: boolean;
   /**
    * A table as it is now, for a TRUNCATE of one that no event has described yet, and for columns that are bytes in the log only; null: it
    * is gone.
    */
-  readonly describe: (table: string) => Promise<DescribedTable | null>;
+  readonly describe: (table: TableName) => Promise<DescribedTable | null>;
 }
 
 export class RowDecoder {
@@ -63,10 +76,10 @@ export class RowDecoder {
   /** By what a table map event says, but for the table's id; null: of another database. */
   readonly #described = new Map<string, Followed | null>();
   #open = new Map<Followed, ImageChanges<BinlogRows>>();
-  /** Tables whose rows could not be read, since the last complete piece; null: any table. */
-  #unread = new Map<string | null, SluiceError>();
+  /** Tables whose rows could not be read, since the last complete piece, by `#place`. */
+  #unread = new Map<string, SluiceError>();
   /** … and by the table id of those that were described. */
-  readonly #unreadable = new Map<number, { table: string; why: SluiceError }>();
+  readonly #unreadable = new Map<number, { name: TableName; why: SluiceError }>();
   readonly #types = new Map<string, ReadonlyMap<string, string>>();
 
   tables: TableChanges[] = [];
@@ -91,18 +104,18 @@ export class RowDecoder {
     if (this.#unread.size === 0) return undefined;
     const unread = this.#unread;
     this.#unread = new Map();
-    const gap = ({ table }: TableName) => unread.get(this.fold(table)) ?? unread.get(null) ?? null;
+    const gap = ({ schema, table }: TableName) =>
+      unread.get(this.#place({ schema, table })) ?? unread.get(this.#place({ schema, table: null })) ?? null;
     return { gap, successor: () => null };
   }
 
-  /** Rows of the table (null: of any) were changed and are not here. */
-  missed(table: string | null, why: SluiceError): void {
-    this.#unread.set(table === null ? null : this.fold(table), why);
+  /** Rows of the table were changed and are not here. */
+  missed(name: NamedTable, why: SluiceError): void {
+    this.#unread.set(this.#place(name), why);
   }
 
-  /** Names that the server does not tell apart by case arrive as they were typed. */
-  fold(name: string): string {
-    return this.#options.foldsNames ? name.toLowerCase() : name;
+  #place({ schema, table }: NamedTable): string {
+    return JSON.stringify([schema, table === null ? null : this.#options.schemas.fold(table)]);
   }
 
   /** Table ids are of one file, and of one transaction at least. */
@@ -125,51 +138,65 @@ export class RowDecoder {
     const words = event.toString('latin1', HEADER_BYTES + 8);
     const known = this.#described.get(words);
     if (known !== undefined) {
-      if (known) this.#byName.set(known.relation.name.table, known);
+      if (known) this.#byName.set(known.key, known);
       this.#tables.set(id, known);
       return undefined;
     }
     if (this.#described.size >= MAX_DESCRIPTIONS) this.#described.clear();
-    if (readTableName(event).schema !== this.#options.database) {
+    const logged = readTableName(event);
+    const schema = this.#options.schemas.nameOf(logged.schema);
+    if (schema === null) {
       this.#described.set(words, null);
       this.#tables.set(id, null);
       return undefined;
     }
-    const { table, columns } = readTableMap(event, this.#options.charsets);
-    if (columns === null)
-      throw new SluiceError('CDC_NOT_READY', `the binary log does not describe the columns of ${table}`, {
-        hint: 'SET GLOBAL binlog_row_metadata = FULL; and write it into the server’s configuration.',
-      });
-    return this.#describeTable(id, words, table, columns);
+    const name = { schema, table: logged.table };
+    const { columns } = readTableMap(event, this.#options.charsets);
+    if (columns === null) {
+      this.#cannotRead(
+        id,
+        name,
+        new SluiceError('GAP', `the binary log does not describe the columns of ${displayName(name)}`, {
+          hint: 'SET GLOBAL binlog_row_metadata = FULL; and write it into the server’s configuration. Then set is_full_sync = 1.',
+        }),
+      );
+      return undefined;
+    }
+    return this.#describeTable({ id, words, name, identity: tableId(logged.schema, logged.table) }, columns);
   }
 
-  async #describeTable(id: number, words: string, table: string, columns: readonly LogColumn[]): Promise<void> {
+  async #describeTable({ id, words, name, identity }: Described, columns: readonly LogColumn[]): Promise<void> {
     const names = columns.map((column) => column.name);
+    const types = columns.some(mayBeOwnType) ? await this.#typesOf(name, columns) : null;
     let readers: readonly ValueReader[];
     try {
-      const types = columns.some(mayBeOwnType) ? await this.#typesOf(table, columns) : null;
       readers = columns.map((column) => {
         const reader = valueReader(column);
         return (types && ownTypeReader(types.get(column.name), reader)) ?? reader;
       });
     } catch (error) {
-      this.#tables.set(id, null);
-      this.#unreadable.set(id, { table, why: toSluiceError(error) });
+      this.#cannotRead(id, name, toSluiceError(error));
       return;
     }
-    const known = this.#byName.get(table);
+    const key = tableKey(name);
+    const known = this.#byName.get(key);
     // The same columns are the same relation, though labels and types may have changed.
     const isSame = known !== undefined && JSON.stringify(known.relation.columns) === JSON.stringify(names);
-    const relation = isSame ? known.relation : this.#relation(table, names);
-    const kept: Followed = { relation, format: rowFormat(columns, readers) };
-    this.#byName.set(table, kept);
+    const relation = isSame ? known.relation : relationOf(name, identity, names);
+    const kept: Followed = { key, relation, format: rowFormat(columns, readers) };
+    this.#byName.set(key, kept);
     this.#described.set(words, kept);
     this.#tables.set(id, kept);
   }
 
+  #cannotRead(id: number, name: TableName, why: SluiceError): void {
+    this.#tables.set(id, null);
+    this.#unreadable.set(id, { name, why });
+  }
+
   /** Asked once for a table with these columns: a statement that changes their types has the table copied again. */
-  async #typesOf(table: string, columns: readonly LogColumn[]): Promise<ReadonlyMap<string, string>> {
-    const place = JSON.stringify([table, columns.map(({ name, meta }) => [name, meta])]);
+  async #typesOf(table: TableName, columns: readonly LogColumn[]): Promise<ReadonlyMap<string, string>> {
+    const place = JSON.stringify([tableKey(table), columns.map(({ name, meta }) => [name, meta])]);
     const known = this.#types.get(place);
     if (known) return known;
     const found = (await this.#options.describe(table))?.types ?? new Map<string, string>();
@@ -183,7 +210,7 @@ export class RowDecoder {
     const followed = this.#tables.get(id);
     if (followed === null) {
       const unreadable = this.#unreadable.get(id);
-      if (unreadable) this.missed(unreadable.table, unreadable.why);
+      if (unreadable) this.missed(unreadable.name, unreadable.why);
       return;
     }
     if (followed === undefined) throw malformed('rows of a table that was not described');
@@ -194,12 +221,10 @@ export class RowDecoder {
     const images = kind === 'update' ? 2 : 1;
     for (let i = 0; i < images * bitmap; i++) {
       const bits = Math.min(8, count.value - (i % bitmap) * 8);
-      if (((event[count.next + i] ?? 0) & ((1 << bits) - 1)) !== (1 << bits) - 1)
-        throw new SluiceError(
-          'CDC_NOT_READY',
-          `the binary log does not hold whole rows of ${followed.relation.name.table}`,
-          { hint: 'SET GLOBAL binlog_row_image = FULL; sessions that have set it otherwise must be reopened.' },
-        );
+      if (((event[count.next + i] ?? 0) & ((1 << bits) - 1)) !== (1 << bits) - 1) {
+        this.#isPartial(followed, 'rows', 'SET GLOBAL binlog_row_image = FULL;');
+        return;
+      }
     }
     const data = event.subarray(count.next + images * bitmap);
     const buffer = compressed ? uncompress(data) : data;
@@ -222,9 +247,25 @@ export class RowDecoder {
     this.bytes += buffer.length + made * images * width * CELL_BYTES;
   }
 
-  async truncate(table: string): Promise<void> {
-    const followed = this.#byName.get(table);
-    const changes = followed ? this.#changesOf(followed) : await this.#changesOfUnseen(table);
+  /** An update that holds parts of JSON documents (MySQL's binlog_row_value_options). */
+  partialUpdate(event: Buffer): void {
+    const followed = this.#tables.get(tableIdOf(event));
+    if (followed) this.#isPartial(followed, 'JSON documents', "SET GLOBAL binlog_row_value_options = '';");
+  }
+
+  /** invariant 8: what a session leaves out of the log is missing from its table's changes, and from no other's. */
+  #isPartial({ relation: { name } }: Followed, what: string, statement: string): void {
+    this.missed(
+      name,
+      new SluiceError('GAP', `the binary log does not hold whole ${what} of ${displayName(name)}`, {
+        hint: `${statement} Sessions that have set it otherwise must be reopened. Then set is_full_sync = 1.`,
+      }),
+    );
+  }
+
+  async truncate(name: TableName): Promise<void> {
+    const followed = this.#byName.get(tableKey(name));
+    const changes = followed ? this.#changesOf(followed) : await this.#changesOfUnseen(name);
     if (changes === null) return;
     changes.ops.push(Op.Truncate);
     changes.before.push(-1);
@@ -233,30 +274,28 @@ export class RowDecoder {
     this.bytes += CELL_BYTES;
   }
 
-  #relation(table: string, columns: readonly string[]): ChangeRelation {
-    const { database } = this.#options;
-    const columnTypes = columns.map(() => '');
-    return { name: { schema: '', table }, id: tableId(database, table), columns, columnTypes };
-  }
-
   #changesOf(followed: Followed): ImageChanges<BinlogRows> {
     const open = this.#open.get(followed);
     if (open) return open;
     const made = new ImageChanges(followed.relation, new BinlogRows(followed.format));
     made.hasAbsent = followed.format.mayLack;
     // What is of another form from here on stays behind what came before.
-    for (const other of this.#open.keys())
-      if (other.relation.name.table === followed.relation.name.table) this.#open.delete(other);
+    for (const other of this.#open.keys()) if (other.key === followed.key) this.#open.delete(other);
     this.tables.push(made);
     this.#open.set(followed, made);
     return made;
   }
 
-  async #changesOfUnseen(table: string): Promise<TableChanges | null> {
-    const found = await this.#options.describe(table);
+  async #changesOfUnseen(name: TableName): Promise<TableChanges | null> {
+    const found = await this.#options.describe(name);
     if (found === null) return null;
-    const made = emptyTableChanges(this.#relation(found.table, found.columns));
+    const made = emptyTableChanges(relationOf(name, found.id, found.columns));
     this.tables.push(made);
     return made;
   }
+}
+
+/** `id`: of the database's own name, whatever it is wanted by. */
+function relationOf(name: TableName, id: string, columns: readonly string[]): ChangeRelation {
+  return { name, id, columns, columnTypes: columns.map(() => '') };
 }

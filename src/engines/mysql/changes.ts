@@ -1,6 +1,6 @@
 /**
- * The change stream of a database: the server's binary log, of which the changes of this database are handed out. Nothing is made
- * at the source, and nothing is acknowledged to it: what it still has is checked on every start (invariant 5).
+ * The change stream of a server: its binary log, of which the changes of the wanted databases are handed out. Nothing is made at the
+ * source, and nothing is acknowledged to it: what it still has is checked on every start (invariant 5).
  */
 import { SluiceError } from '../../model/errors.ts';
 import type { Position, PositionOrder } from '../../model/position.ts';
@@ -15,6 +15,7 @@ import type { Connection, Session } from './connection.ts';
 import { binaryLogOf } from './log-of-server.ts';
 import { logSettings } from './log-settings.ts';
 import { comparePositions, formatPosition, parsePosition } from './position.ts';
+import { WantedSchemas } from './wanted-schemas.ts';
 import { parseNativeType } from './types.ts';
 
 /** The server sends a heartbeat when it has nothing else, ms. */
@@ -69,7 +70,7 @@ export class MysqlChanges implements ChangeSource {
       if (server !== place.server) throw gap('the source is another server than the one it was');
       await this.#check(session);
       const start = await log.find(session, place);
-      const decoder = await this.#decoder(session, start);
+      const decoder = await this.#decoder(session, start, options.schemas ?? ['']);
       await session.run('set up the reader of the binary log', log.setUp(HEARTBEAT_MS));
       const connection = new BinlogConnection(session, 'read the binary log');
       connection.start(start.by === null ? dumpCommand(start.place, slaveId()) : dumpGtidCommand(start.by, slaveId()));
@@ -135,7 +136,7 @@ export class MysqlChanges implements ChangeSource {
     throw new SluiceError(code, message, { hint: fixSql.join(' '), losesChanges });
   }
 
-  async #decoder(session: Session, { place, gtids }: Start): Promise<BinlogDecoder> {
+  async #decoder(session: Session, { place, gtids }: Start, schemas: readonly string[]): Promise<BinlogDecoder> {
     const rows = await session.query('read the server’s collations', binaryLogOf(session).collationsSql);
     const [log] = await session.query(
       'read the log’s checksums',
@@ -147,16 +148,15 @@ export class MysqlChanges implements ChangeSource {
       { ...place, gtids },
       {
         isMariaDb: session.kind.isMariaDb,
-        database: database ?? '',
+        schemas: new WantedSchemas(schemas, database, log?.['folds'] !== '0'),
         charsets,
         hasChecksums: log?.['checksum'] !== 'NONE',
-        foldsNames: log?.['folds'] !== '0',
         describe: (table) =>
           this.#connection.use(async (other) => {
-            const [now] = await describeTables(other, [{ schema: '', table }], database);
+            const [now] = await describeTables(other, [table], database);
             if (!now) return null;
             const types = new Map(now.columns.map((column) => [column.name, column.nativeType]));
-            return { table: now.name.table, columns: [...types.keys()], types };
+            return { id: now.id, columns: [...types.keys()], types };
           }),
       },
     );

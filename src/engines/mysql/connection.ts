@@ -219,7 +219,7 @@ export class Connection {
   constructor(options: OpenOptions) {
     this.installation = options.installation;
     this.address = parseMysqlAddress(options.connectionString);
-    this.database = options.database ?? this.address.database;
+    this.database = options.serverWide === true ? null : (options.database ?? this.address.database);
     this.#plainText = this.address.sslMode === 'disabled';
     this.#config = { ...mysqlLogin(this.address, this.database, options.applicationName), ...TEXT_ONLY };
     this.#pool = new SessionPool(this.database ?? '(none)', options.maxSessions ?? 4);

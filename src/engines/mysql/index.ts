@@ -16,6 +16,7 @@ export const mysql: Engine = {
   schemes: MYSQL_SCHEMES,
   // A database has no schemas in it: the empty name is the session's own database.
   defaultSchema: '',
+  streamScope: 'server',
   check: (connectionString) => void parseMysqlAddress(connectionString),
   databaseOf: (connectionString) => parseMysqlAddress(connectionString).database,
   open: (options) => new MysqlDatabase(options),

@@ -13,6 +13,7 @@ export const postgres: Engine = {
   name: 'postgres',
   schemes: ['postgres', 'postgresql'],
   defaultSchema: 'public',
+  streamScope: 'database',
   check: (connectionString) => void clientConfig(connectionString),
   databaseOf: (connectionString) => clientConfig(connectionString).config.database ?? null,
   open: (options) => new PostgresDatabase(options),

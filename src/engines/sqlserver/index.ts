@@ -16,6 +16,7 @@ export const sqlserver: Engine = {
   schemes: SQLSERVER_SCHEMES,
   understands: isKeyValueString,
   defaultSchema: 'dbo',
+  streamScope: 'database',
   check: (connectionString) => void parseSqlServerAddress(connectionString),
   databaseOf: (connectionString) => parseSqlServerAddress(connectionString).database,
   open: (options) => new SqlServerDatabase(options),

@@ -134,6 +134,64 @@ for (const { name, require } of [
       }
     });
 
+    it('F49: one reader of the server hands out the databases that are wanted, tables of one name apart, a transaction across them whole', async () => {
+      const [left, right, unwanted] = [
+        await createMysqlDatabase(database.server, 'left'),
+        await createMysqlDatabase(database.server, 'right'),
+        await createMysqlDatabase(database.server, 'unwanted'),
+      ];
+      const server = new Stream(left.url, true);
+      try {
+        for (const each of [left, right, unwanted])
+          await each.query('CREATE TABLE t (id int PRIMARY KEY, v varchar(9))');
+        const start = await server.start();
+        await left.connection.use((session) =>
+          session.transaction('START TRANSACTION', async () => {
+            for (const [i, { name }] of [left, unwanted, right].entries())
+              await session.run('write', [`INSERT INTO \`${name}\`.t VALUES (${i}, 'v')`]);
+          }),
+        );
+        await left.query(`TRUNCATE \`${right.name}\`.t`);
+        await left.query(`RENAME TABLE t TO \`${right.name}\`.moved`);
+        await right.query("INSERT INTO moved VALUES (7, 'v')");
+        const pieces = await server.read(start, 4, { schemas: [left.name, right.name] });
+        const tables = pieces.flatMap((piece) => piece.tables);
+        expect(tables.map(({ relation, ops }) => [relation.name, ops])).to.deep.equal([
+          [{ schema: left.name, table: 't' }, [Op.Insert]],
+          [{ schema: right.name, table: 't' }, [Op.Insert, Op.Truncate]],
+          [{ schema: right.name, table: 'moved' }, [Op.Insert]],
+        ]);
+        expect(new Set(tables.map(({ relation }) => relation.id)).size).to.equal(3);
+        expect(pieces.every(({ schemas }) => schemas?.has(right.name) && !schemas.has(unwanted.name))).to.equal(true);
+        expect(pieces.flatMap((piece) => piece.altered ?? [])).to.deep.equal([
+          { schema: left.name, table: 't', verb: 'RENAME TABLE' },
+          { schema: right.name, table: 'moved', verb: 'RENAME TABLE' },
+        ]);
+      } finally {
+        await server.close();
+        for (const each of [left, right, unwanted]) await each.drop();
+      }
+    });
+
+    it('F27: rows that a session does not log whole are told to be missing, and hold up no other table', async () => {
+      await database.query('CREATE TABLE partial (id int PRIMARY KEY, v int, w int)');
+      await database.query('INSERT INTO partial VALUES (1, 1, 1)');
+      await database.query('CREATE TABLE beside (id int PRIMARY KEY)');
+      const start = await stream.start();
+      await database.connection.use((session) =>
+        session.run('change', [
+          "SET SESSION binlog_row_image = 'MINIMAL'",
+          'UPDATE partial SET v = 2',
+          "SET SESSION binlog_row_image = 'FULL'",
+        ]),
+      );
+      await database.query('INSERT INTO beside VALUES (1)');
+      const pieces = await stream.read(start, 1);
+      expect(seenIn(pieces).map((one) => one.table)).to.deep.equal(['beside']);
+      const told = pieces.flatMap(({ captures }) => captures?.gap({ schema: '', table: 'partial' }, null)?.code ?? []);
+      expect(told).to.deep.equal(['GAP']);
+    });
+
     it('F22: a value that is not read from the log is absent, and what is fetched for it is no older than the change', async () => {
       await database.query('CREATE TABLE greek (id int PRIMARY KEY, v varchar(20) CHARACTER SET greek)');
       const start = await stream.start();

@@ -2,7 +2,7 @@
 import { expect } from 'chai';
 import { hasCode } from '../../../src/model/errors.ts';
 import { createMysqlDatabase, requireMysql, type MysqlTestDatabase } from '../../support/mysql.ts';
-import { startMariaDb, type PrivateServer } from '../../support/mysql-servers.ts';
+import { startMariaDb, TEST_SETTINGS, type PrivateServer } from '../../support/mysql-servers.ts';
 import { eventually } from '../../support/service.ts';
 import { skip } from '../../support/skip.ts';
 import { failure, seenIn, STREAM, Stream } from './stream.ts';
@@ -135,6 +135,38 @@ describe('MySQL servers that lose history', () => {
       expect(await reader.start()).to.contain('my1:');
     } finally {
       await reader.close();
+    }
+  });
+});
+
+describe('MariaDB that does not tell names apart by case', () => {
+  let server: PrivateServer | null = null;
+  before(async function () {
+    const shared = await requireMysql(this);
+    if (!shared.isMariaDb || process.env['TEST_MYSQL_URL'] || !process.env['SLUICE_TEST_LONG'])
+      skip(this, 'it is a server of its own: npm run test:long');
+    server = await startMariaDb({ ...TEST_SETTINGS, 'lower-case-table-names': '1' });
+  });
+  after(() => server?.stop());
+
+  it('F27: changes of a database arrive under the name that it is wanted by, however that is spelled', async () => {
+    if (!server) throw new Error('no server');
+    const database = await createMysqlDatabase(server.server, 'shop');
+    const stream = new Stream(server.server.url, true);
+    try {
+      const schema = database.name.toUpperCase();
+      await database.query('CREATE TABLE t (id int PRIMARY KEY)');
+      const start = await stream.start();
+      await database.query('INSERT INTO t VALUES (1)');
+      await database.query(`TRUNCATE TABLE ${schema}.T`);
+      const tables = (await stream.read(start, 2, { schemas: [schema] })).flatMap((piece) => piece.tables);
+      const [described] = await stream.handle.catalog.describe([{ schema, table: 't' }]);
+      expect(tables.map(({ relation, ops }) => [relation.name, relation.id, ops.length])).to.deep.equal([
+        [{ schema, table: 't' }, described?.id, 2],
+      ]);
+    } finally {
+      await stream.close();
+      await database.drop();
     }
   });
 });

@@ -43,10 +43,11 @@ export class Stream {
   readonly handle: EngineDatabase;
   reader: ChangeReader | null = null;
 
-  constructor(url: string) {
+  constructor(url: string, serverWide = false) {
     this.handle = engineOf(url).open({
       connectionString: url,
       database: null,
+      serverWide,
       installation: { uid: 'test' },
       applicationName: 'sluice tests',
     });
