@@ -24,7 +24,7 @@ const at = (n: number) => `position ${n}` as Position;
 
 /** Applying, holding, folding and swapping at a destination; positions are opaque to it, so these are made up. */
 export function applySuite(engine: EngineUnderTest): void {
-  describe('apply, backlog, swap and fencing', () => {
+  describe('as destination: apply, backlog, swap and fencing', () => {
     let database: ContractDatabase;
     let destination: Destination;
     let table: Table;

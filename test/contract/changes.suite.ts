@@ -16,7 +16,7 @@ import { skip } from '../support/skip.ts';
 const STREAM = 'contract/1/changes';
 
 export function changesSuite(engine: EngineUnderTest): void {
-  describe('changes', () => {
+  describe('as source: changes', () => {
     let database: ContractDatabase;
     let source: ChangeSource;
     let table: Table;

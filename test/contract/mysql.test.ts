@@ -9,8 +9,8 @@ import { handlesOf, type ContractDatabase, type EngineUnderTest } from './engine
 import { snapshotSuite } from './snapshot.suite.ts';
 
 for (const [name, require] of [
-  ['mysql', requireMysql],
-  ['mysql itself', requireMysqlItself],
+  ['MariaDB', requireMysql],
+  ['MySQL', requireMysqlItself],
 ] as const)
   describe(`contract: ${name}`, () => {
     let server: MysqlUnderTest | null = null;
@@ -50,5 +50,5 @@ for (const [name, require] of [
     changesSuite(mysql);
     checksumSuite(mysql);
     // As a destination the two differ in little.
-    if (name === 'mysql' || process.env['SLUICE_TEST_LONG']) applySuite(mysql);
+    if (name === 'MariaDB' || process.env['SLUICE_TEST_LONG']) applySuite(mysql);
   });

@@ -13,7 +13,7 @@ import {
 } from './engine-under-test.ts';
 
 export function snapshotSuite(engine: EngineUnderTest): void {
-  describe('snapshot', () => {
+  describe('as source: snapshot', () => {
     let database: ContractDatabase;
     let source: SnapshotSource;
     let table: Table;

@@ -16,7 +16,7 @@ SELECT @sql = STRING_AGG(CAST(CASE WHEN s.name = N'sluice' AND CHARINDEX(N'_', t
   FROM sys.tables AS t INNER JOIN sys.schemas AS s ON s.schema_id = t.schema_id WHERE s.name IN (N'dbo', N'sluice');
 EXEC (@sql)`;
 
-describe('contract: sqlserver', () => {
+describe('contract: SQL Server', () => {
   let server: SqlServerUnderTest;
   before(async function () {
     server = await requireSqlServer(this);

@@ -93,7 +93,7 @@ export function createdTablesSuite(worldOf: () => PairsWorld): void {
         expect(told).to.include(what);
     });
 
-    it('F24 F27: defaults, generated columns, unique and other indexes come with the table', async function () {
+    it('F24 F27: MariaDB → MariaDB: defaults, generated columns, unique and other indexes come with the table', async function () {
       const missing = world.missing('mysql');
       if (missing !== null) skip(this, missing);
       await world.from('mysql').query(

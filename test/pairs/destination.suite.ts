@@ -106,7 +106,7 @@ export function destinationSuite(under: DestinationUnderTest, more?: (worldOf: (
         expect(letters.map((row) => row['key_text']).sort()).to.deep.equal(['["1999"]', '["3"]']);
       });
 
-    it('F26: a column is added in place', async () => {
+    it('F26 F28: a column is added in place; one with a default reaches all rows by a copy', async () => {
       await world.source.query(`CREATE TABLE growing (id int PRIMARY KEY, v text)`);
       await world.source.query(`INSERT INTO growing SELECT i, 'v' FROM generate_series(1, 20) i`);
       await world.state(await world.map('growing'), 'streaming', 40);
@@ -116,6 +116,10 @@ export function destinationSuite(under: DestinationUnderTest, more?: (worldOf: (
         expect((await world.target.rows('growing')).columns).to.deep.equal(['id', 'v', 'more']);
       }, 20_000);
       await world.equal('growing');
+      await world.source.query(`ALTER TABLE growing ADD COLUMN filled int DEFAULT 7`);
+      await world.source.query(`UPDATE growing SET filled = 8 WHERE id = 1`);
+      await world.equal('growing', 40_000);
+      expect((await world.target.query('SELECT id FROM growing WHERE filled = 7')).length).to.equal(19);
     });
 
     it('F49: a statement of a reader sees whole source transactions, across tables', async () => {

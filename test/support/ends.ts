@@ -104,10 +104,14 @@ interface Database {
   drop(): Promise<void>;
 }
 
-/** A new database; the reason, where there is no such server. */
-export async function createEnd(engine: Exclude<EngineName, 'postgres'>, role: 'src' | 'dst'): Promise<End | string> {
+/** A new database; the reason, where there is no such server. `mysql`: which of the two is meant. */
+export async function createEnd(
+  engine: Exclude<EngineName, 'postgres'>,
+  role: 'src' | 'dst',
+  mysql: typeof findMysql = findMysql,
+): Promise<End | string> {
   if (engine === 'mysql') {
-    const server = await findMysql();
+    const server = await mysql();
     return typeof server === 'string' ? server : end(engine, await createMysqlDatabase(server, role));
   }
   const server = await findSqlServer();

@@ -44,14 +44,19 @@ export function findMysql(): Promise<MysqlUnderTest | string> {
   return found('mysql', startMariaDbOrSay);
 }
 
+/** As `findMysql`: MySQL itself, 8.0 or newer. */
+export function findMysqlItself(): Promise<MysqlUnderTest | string> {
+  return found('mysql8', startMysqlOrSay);
+}
+
 /** To be called in a `before` hook: skips its tests where there is no server. */
 export function requireMysql(context: Context): Promise<MysqlUnderTest> {
   return required(context, findMysql);
 }
 
-/** As `requireMysql`: MySQL itself, 8.0 or newer. */
+/** As `requireMysql`: MySQL itself. */
 export function requireMysqlItself(context: Context): Promise<MysqlUnderTest> {
-  return required(context, () => found('mysql8', startMysqlOrSay));
+  return required(context, findMysqlItself);
 }
 
 async function required(context: Context, find: () => Promise<MysqlUnderTest | string>): Promise<MysqlUnderTest> {

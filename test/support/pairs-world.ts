@@ -1,5 +1,6 @@
 /** A world (service.ts) with databases of every engine at both ends, each engine's servers in the control tables. */
 import { createEnd, ENGINES, postgresEnd, type End, type EngineName } from './ends.ts';
+import { findMysql } from './mysql.ts';
 import { createWorld, eventually, type World } from './service.ts';
 
 type Role = 'src' | 'dst';
@@ -16,11 +17,12 @@ export interface PairsWorld extends World {
   equalPair(from: EngineName, into: EngineName, table: string, ms?: number): Promise<void>;
 }
 
-/** Of these engines only, when given. PostgreSQL is there in any case. */
+/** Of these engines only, when given. PostgreSQL is there in any case. `mysql`: which of the two is meant. */
 export async function createPairsWorld(
   settings: Readonly<Record<string, number>> = {},
   sources: readonly EngineName[] = ENGINES,
   destinations: readonly EngineName[] = ENGINES,
+  mysql = findMysql,
 ): Promise<PairsWorld> {
   const world = await createWorld(settings);
   const ends = new Map<string, { end: End; server: number | null }>([
@@ -31,7 +33,7 @@ export async function createPairsWorld(
   const reasons = new Map<EngineName, string>();
   const add = async (role: Role, engine: EngineName) => {
     if (engine === 'postgres') return;
-    const end = await createEnd(engine, role);
+    const end = await createEnd(engine, role, mysql);
     if (typeof end === 'string') return void reasons.set(engine, end);
     const table = role === 'src' ? 'source_servers' : 'destination_servers';
     const [row] = await world.control.query<{ id: number }>(

@@ -1,6 +1,7 @@
 /** A world (service.ts) whose mappings go from PostgreSQL to a database of another engine. */
 import type { Context } from 'mocha';
 import type { End, EngineName } from './ends.ts';
+import { findMysql } from './mysql.ts';
 import { createPairsWorld } from './pairs-world.ts';
 import type { World } from './service.ts';
 import { skip } from './skip.ts';
@@ -13,13 +14,14 @@ export interface TargetWorld extends World {
   idOf(table: string): Promise<number>;
 }
 
-/** To be called in a hook: skips its tests where there is no such server. */
+/** To be called in a hook: skips its tests where there is no such server. `mysql`: which of the two is meant. */
 export async function createWorldTo(
   context: Context,
   engine: EngineName,
   settings: Readonly<Record<string, number>> = {},
+  mysql = findMysql,
 ): Promise<TargetWorld> {
-  const world = await createPairsWorld(settings, [], [engine]);
+  const world = await createPairsWorld(settings, [], [engine], mysql);
   const missing = world.missing(engine);
   if (missing !== null) {
     await world.close();

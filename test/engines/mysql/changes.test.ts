@@ -7,7 +7,7 @@ import { skip } from '../../support/skip.ts';
 import { seenIn, STREAM, Stream } from './stream.ts';
 import { casesFor, shown, valueTable } from './values.ts';
 
-describe('MySQL positions', () => {
+describe('MariaDB as source: positions', () => {
   const at = (file: string, offset: number, server = 's') =>
     formatPosition({ server, file, offset, gtids: '0-1-5,1-1-2' });
 
@@ -29,7 +29,7 @@ for (const { name, require } of [
   { name: 'MariaDB', require: requireMysql },
   { name: 'MySQL', require: requireMysqlItself },
 ])
-  describe(`${name} change stream`, () => {
+  describe(`${name} as source: its change stream`, () => {
     let database: MysqlTestDatabase;
     let stream: Stream;
     before(async function () {

@@ -31,7 +31,7 @@ const codeOf = async (work: Promise<unknown>) => {
   return error instanceof SluiceError ? error.code : error;
 };
 
-describe('MySQL as a destination', () => {
+describe('MariaDB as destination: its sessions and swaps', () => {
   let server: MysqlUnderTest;
   let database: MysqlTestDatabase;
   const handles: EngineDatabase[] = [];

@@ -7,7 +7,7 @@ import { eventually } from '../../support/service.ts';
 import { skip } from '../../support/skip.ts';
 import { failure, seenIn, STREAM, Stream } from './stream.ts';
 
-describe('MySQL servers that lose history', () => {
+describe('MariaDB as source: history that is lost', () => {
   let server: PrivateServer | null = null;
   let database: MysqlTestDatabase;
   let stream: Stream;

@@ -9,7 +9,7 @@ import { eventually } from '../../support/service.ts';
 import { skip } from '../../support/skip.ts';
 import { failure, seenIn, STREAM, Stream } from './stream.ts';
 
-describe('MySQL itself: its binary log', () => {
+describe('MySQL as source: its binary log', () => {
   let database: MysqlTestDatabase;
   let stream: Stream;
   before(async function () {
@@ -196,7 +196,7 @@ for (const { name, settings } of [
     settings: { 'gtid-mode': 'OFF', 'enforce-gtid-consistency': 'OFF', 'performance-schema': 'ON' },
   },
 ])
-  describe(`MySQL itself, ${name}: what its log no longer has`, function () {
+  describe(`MySQL as source, ${name}: what its log no longer has`, function () {
     this.timeout(60_000);
     const hasGtids = name === 'with GTIDs';
     let server: PrivateServer | null = null;

@@ -10,7 +10,7 @@ for (const { name, require } of [
   { name: 'MariaDB', require: requireMysql },
   { name: 'MySQL', require: requireMysqlItself },
 ])
-  describe(`${name}: values in a copy`, () => {
+  describe(`${name} as source: values in a copy`, () => {
     let database: MysqlTestDatabase;
     let handle: EngineDatabase;
     before(async function () {

@@ -452,7 +452,16 @@ export function comparable(type: string, cell: string | Uint8Array | null): stri
   if (cell instanceof Uint8Array) return `0x${Buffer.from(cell).toString('hex')}`;
   if (type.startsWith('float')) return Buffer.from(Float32Array.of(Number(cell) + 0).buffer).toString('hex');
   if (type.startsWith('double')) return Buffer.from(Float64Array.of(Number(cell) + 0).buffer).toString('hex');
-  return JSON.stringify(cell);
+  // Parsed documents print the same number in several ways.
+  return JSON.stringify(type === 'json' ? cell.replace(/-?\d+(?:\.\d+)?(?:e[+-]?\d+)?/gi, plainNumber) : cell);
+}
+
+/** Its digits without zeros at either end, and the power of ten. */
+function plainNumber(text: string): string {
+  const [, sign = '', whole = '', fraction = '', power = '0'] = /^(-?)(\d+)(?:\.(\d+))?(?:e(.*))?$/i.exec(text) ?? [];
+  const digits = (whole + fraction).replace(/^0+/, '');
+  const kept = digits.replace(/0+$/, '');
+  return kept === '' ? '0' : `${sign}${kept}e${Number(power) - fraction.length + digits.length - kept.length}`;
 }
 
 const isGeometry = (type: string) => /^(geometry|point|linestring)/.test(type);
