@@ -7,7 +7,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Arena } from '../postgres/arena.ts';
 import { cpuSeconds } from '../postgres/cpu.ts';
-import { alternate, median, ratio, say, sayLoad, seconds } from '../report.ts';
+import { alternate, mebibytes, median, ratio, say, sayLoad, seconds } from '../report.ts';
 import { fillMariaDb, MARIADB_TABLE, MARIADB_VALUES, startServer, type BenchServer } from './tables.ts';
 
 const BASE_ROWS = 100_000;
@@ -53,6 +53,17 @@ export function smallTransactions(count: number): Workload {
         END IF;
       END FOR;`,
     warmUp: () => smallTransactions(count / 5),
+  };
+}
+
+/** One transaction, larger than what is held of changes: for the memory that it takes. */
+export function oneTransaction(rows: number): Workload {
+  return {
+    name: `one transaction of ${rows} inserts`,
+    changes: rows,
+    sql: (first) =>
+      `INSERT INTO orders SELECT ${MARIADB_VALUES} FROM (SELECT ${first} + seq - 1 AS seq FROM seq_1_to_${rows}) numbers;`,
+    warmUp: () => oneTransaction(1000),
   };
 }
 
@@ -190,7 +201,7 @@ class Bench {
     arena.startService();
     await arena.copyMapping(`(server_id, source_table, ${pair.mapping}`);
     for (const workload of workloads) await this.#workload(pair, workload, rounds);
-    await arena.stopService();
+    say(`  peak resident size of the service: ${mebibytes(await arena.stopService())}`);
   }
 
   async #workload(pair: Pair, workload: Workload, rounds: number): Promise<void> {

@@ -4,14 +4,14 @@
 export type DecimalReader = ((data: Buffer, start: number) => string) & { readonly bytes: number };
 
 /** Bytes that hold so many decimal digits. */
-const DIGIT_BYTES = [0, 1, 1, 2, 2, 3, 3, 4, 4, 4] as const;
+export const DIGIT_BYTES = [0, 1, 1, 2, 2, 3, 3, 4, 4, 4] as const;
 
 /** Groups of nine digits in four bytes, big-endian; the first bit is set for positive numbers, negative ones are inverted. */
 export function binaryDecimal(precision: number, scale: number): DecimalReader {
   const whole = precision - scale;
   const groups = [...sizes(whole).reverse(), ...sizes(scale)];
   const wholeGroups = sizes(whole).length;
-  const total = groups.reduce((sum, size) => sum + (DIGIT_BYTES[size] ?? 0), 0);
+  const total = decimalBytes(precision, scale);
   const read = (data: Buffer, start: number): string => {
     const bytes = Buffer.from(data.subarray(start, start + total));
     const isNegative = ((bytes[0] ?? 0) & 0x80) === 0;
@@ -31,6 +31,10 @@ export function binaryDecimal(precision: number, scale: number): DecimalReader {
     return isNegative && /[1-9]/.test(text) ? `-${text}` : text;
   };
   return Object.assign(read, { bytes: total });
+}
+
+export function decimalBytes(precision: number, scale: number): number {
+  return [...sizes(precision - scale), ...sizes(scale)].reduce((sum, size) => sum + (DIGIT_BYTES[size] ?? 0), 0);
 }
 
 /** Nine at a time, then the rest (nearest to the decimal point come the full groups). */

@@ -2,14 +2,14 @@
 import { inflateSync } from 'node:zlib';
 import { SluiceError } from '../../model/errors.ts';
 import {
-  decoderOf,
   ENUM_TYPE,
   isCharacterType,
   metadataLength,
   NUMERIC_TYPES,
   SET_TYPE,
   type LogColumn,
-} from './binlog-values.ts';
+} from './binlog-columns.ts';
+import { decoderOf } from './binlog-values.ts';
 
 export const HEADER_BYTES = 19;
 

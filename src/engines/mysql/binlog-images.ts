@@ -4,7 +4,8 @@
  */
 import type { ChangeCell } from '../../model/changes.ts';
 import type { StoredRows } from '../image-changes.ts';
-import { decoderOf, valueSize, type Cursor, type LogColumn, type ValueReader } from './binlog-values.ts';
+import { valueSize, type LogColumn } from './binlog-columns.ts';
+import { decoderOf, type Cursor, type ValueReader } from './binlog-values.ts';
 
 /** No key column is longer (InnoDB's limit in bytes): a longer value of an old row is not needed. */
 const MAX_KEY_BYTES = 3072;

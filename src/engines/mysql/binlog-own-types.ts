@@ -2,7 +2,8 @@
  * MariaDB's own types, which its log holds as BINARY of their length: what they are is asked of the catalog. As the server prints
  * them (sql/sql_type_uuid.h, sql/sql_type_inet.cc of MariaDB).
  */
-import type { LogColumn, ValueReader } from './binlog-values.ts';
+import type { LogColumn } from './binlog-columns.ts';
+import type { ValueReader } from './binlog-values.ts';
 
 const STRING = 254;
 const READERS: Readonly<Record<string, { readonly bytes: number; readonly text: (value: Buffer) => string }>> = {

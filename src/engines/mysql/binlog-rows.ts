@@ -21,7 +21,8 @@ import {
 } from './binlog-events.ts';
 import { mayBeOwnType, ownTypeReader } from './binlog-own-types.ts';
 import { BinlogRows, rowFormat, type RowFormat } from './binlog-images.ts';
-import { valueReader, type LogColumn, type ValueReader } from './binlog-values.ts';
+import type { LogColumn } from './binlog-columns.ts';
+import { valueReader, type ValueReader } from './binlog-values.ts';
 import { tableId } from './catalog.ts';
 import type { NamedTable } from './ddl-statement.ts';
 import type { WantedSchemas } from './wanted-schemas.ts';

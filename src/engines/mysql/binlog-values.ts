@@ -2,20 +2,15 @@
 import { SluiceError } from '../../model/errors.ts';
 import type { ChangeCell } from '../../model/changes.ts';
 import { float32Text, float64Text } from '../float-text.ts';
-import { binaryDecimal } from './binlog-decimal.ts';
+import { stringLength, TYPE, UTF8, valueSize, type LogColumn } from './binlog-columns.ts';
 import { jsonText } from './binlog-json.ts';
 import { bitsText, wellKnownBinary, withoutFractionZeros } from './cells.ts';
+import { imageText } from './image-text.ts';
 
-/** A column as the table map event describes it. */
-export interface LogColumn {
-  readonly name: string;
-  /** MYSQL_TYPE_…, the real type of ENUM and SET columns. */
-  readonly type: number;
-  readonly meta: number;
-  readonly unsigned: boolean;
-  /** Character set; null: bytes. */
-  readonly charset: string | null;
-  readonly labels: readonly string[];
+/** What Buffer's own toString calls after checking its arguments; the checks cost as much as a short cell. */
+interface FastBuffer extends Buffer {
+  latin1Slice(start: number, end: number): string;
+  utf8Slice(start: number, end: number): string;
 }
 
 export interface Cursor {
@@ -24,121 +19,6 @@ export interface Cursor {
 }
 
 export type ValueReader = (cursor: Cursor) => ChangeCell;
-
-export const TYPE = {
-  tiny: 1,
-  short: 2,
-  long: 3,
-  float: 4,
-  double: 5,
-  timestamp: 7,
-  longlong: 8,
-  int24: 9,
-  date: 10,
-  time: 11,
-  datetime: 12,
-  year: 13,
-  varchar: 15,
-  bit: 16,
-  timestamp2: 17,
-  datetime2: 18,
-  time2: 19,
-  vector: 242,
-  json: 245,
-  newdecimal: 246,
-  enum: 247,
-  set: 248,
-  blob: 252,
-  varString: 253,
-  string: 254,
-  geometry: 255,
-} as const;
-
-export const NUMERIC_TYPES: ReadonlySet<number> = new Set([
-  TYPE.tiny,
-  TYPE.short,
-  TYPE.int24,
-  TYPE.long,
-  TYPE.longlong,
-  TYPE.newdecimal,
-  TYPE.float,
-  TYPE.double,
-  TYPE.year,
-]);
-export const isCharacterType = (type: number) =>
-  type === TYPE.varchar || type === TYPE.varString || type === TYPE.string || type === TYPE.blob;
-export const ENUM_TYPE = TYPE.enum;
-export const SET_TYPE = TYPE.set;
-
-/** Bytes of metadata that a type has in the table map event. */
-export function metadataLength(type: number): 0 | 1 | 2 {
-  switch (type) {
-    case TYPE.varchar:
-    case TYPE.varString:
-    case TYPE.string:
-    case TYPE.enum:
-    case TYPE.set:
-    case TYPE.newdecimal:
-    case TYPE.bit:
-      return 2;
-    case TYPE.float:
-    case TYPE.double:
-    case TYPE.blob:
-    case TYPE.vector:
-    case TYPE.json:
-    case TYPE.geometry:
-    case TYPE.timestamp2:
-    case TYPE.datetime2:
-    case TYPE.time2:
-      return 1;
-    default:
-      return 0;
-  }
-}
-
-/** Bytes of a value; of one that says its length itself, minus the bytes that hold it. */
-export function valueSize({ type, meta }: LogColumn): number {
-  switch (type) {
-    case TYPE.tiny:
-    case TYPE.year:
-      return 1;
-    case TYPE.short:
-      return 2;
-    case TYPE.int24:
-    case TYPE.date:
-    case TYPE.time:
-      return 3;
-    case TYPE.long:
-    case TYPE.float:
-    case TYPE.timestamp:
-      return 4;
-    case TYPE.longlong:
-    case TYPE.double:
-    case TYPE.datetime:
-      return 8;
-    case TYPE.newdecimal:
-      return binaryDecimal(meta & 0xff, meta >> 8).bytes;
-    case TYPE.time2:
-      return 3 + ((meta + 1) >> 1);
-    case TYPE.timestamp2:
-      return 4 + ((meta + 1) >> 1);
-    case TYPE.datetime2:
-      return 5 + ((meta + 1) >> 1);
-    case TYPE.bit:
-      return ((meta >> 8) * 8 + (meta & 0xff) + 7) >> 3;
-    case TYPE.enum:
-    case TYPE.set:
-      return meta & 0xff;
-    case TYPE.varchar:
-    case TYPE.varString:
-      return meta > 255 ? -2 : -1;
-    case TYPE.string:
-      return stringLength(meta) > 255 ? -2 : -1;
-    // A blob, a document or a geometry says how many bytes its length has.
-    default:
-      return -meta;
-  }
-}
 
 /** Throws CAPABILITY_MISSING for a type whose form in the log is not known. */
 export function valueReader(column: LogColumn): ValueReader {
@@ -153,22 +33,18 @@ export function valueReader(column: LogColumn): ValueReader {
     case TYPE.long:
       return integer(4, unsigned);
     case TYPE.longlong:
-      return (c) => (unsigned ? c.buffer.readBigUInt64LE(skip(c, 8)) : c.buffer.readBigInt64LE(skip(c, 8))).toString();
+    case TYPE.newdecimal:
+    case TYPE.date:
+    case TYPE.datetime2:
+      return written(column);
     case TYPE.float:
       return (c) => withoutSign(float32Text(c.buffer.readFloatLE(skip(c, 4))));
     case TYPE.double:
       return (c) => withoutSign(float64Text(c.buffer.readDoubleLE(skip(c, 8))));
-    case TYPE.newdecimal:
-      return decimal(meta & 0xff, meta >> 8);
     case TYPE.year:
       return (c) => {
         const year = c.buffer[skip(c, 1)] ?? 0;
         return year === 0 ? '0' : String(1900 + year);
-      };
-    case TYPE.date:
-      return (c) => {
-        const value = c.buffer.readUIntLE(skip(c, 3), 3);
-        return `${digits(value >> 9, 4)}-${digits((value >> 5) & 15, 2)}-${digits(value & 31, 2)}`;
       };
     case TYPE.time:
       return (c) => {
@@ -187,16 +63,6 @@ export function valueReader(column: LogColumn): ValueReader {
       return (c) => {
         const seconds = c.buffer.readUInt32BE(skip(c, 4));
         return instant(seconds, fraction(c, meta));
-      };
-    case TYPE.datetime2:
-      return (c) => {
-        const value = c.buffer.readUIntBE(skip(c, 5), 5) - 0x8000000000;
-        // 17 bits of months and 5 of days, then 5, 6 and 6 of the time of day.
-        const date = Math.floor(value / 0x20000);
-        const time = value % 0x20000;
-        const months = date >> 5;
-        const day = `${digits(Math.floor(months / 13), 4)}-${digits(months % 13, 2)}-${digits(date & 31, 2)}`;
-        return withoutFractionZeros(`${day} ${clock(time >> 12, (time >> 6) & 63, time & 63)}${fraction(c, meta)}`);
       };
     case TYPE.time2:
       return time2(meta);
@@ -241,6 +107,20 @@ export function valueReader(column: LogColumn): ValueReader {
         },
       );
   }
+}
+
+/** Of text that is ASCII: longer than any. */
+const SCRATCH = Buffer.allocUnsafeSlow(128);
+
+/** What is loaded without a string in between is one here. */
+function written(column: LogColumn): ValueReader {
+  const text = imageText(column);
+  const size = valueSize(column);
+  return (c) => {
+    const at = skip(c, size);
+    const end = text?.write(c.buffer, at, at + size, SCRATCH, 0) ?? 0;
+    return (SCRATCH as FastBuffer).latin1Slice(0, end);
+  };
 }
 
 function skip(cursor: Cursor, bytes: number): number {
@@ -297,17 +177,6 @@ function time2(precision: number): ValueReader {
   };
 }
 
-function decimal(precision: number, scale: number): ValueReader {
-  const read = binaryDecimal(precision, scale);
-  return (c) => read(c.buffer, skip(c, read.bytes));
-}
-
-/** The length of a CHAR or BINARY in bytes: its upper bits hide, inverted, in the byte of the type (field.h, Field_string). */
-function stringLength(meta: number): number {
-  const [low, high] = [meta & 0xff, meta >> 8];
-  return low | (((high & 0x30) ^ 0x30) << 4);
-}
-
 function lengthPrefixed(cursor: Cursor, bytes: number): Buffer {
   const length = cursor.buffer.readUIntLE(skip(cursor, bytes), bytes);
   const start = skip(cursor, length);
@@ -326,6 +195,12 @@ function fixedBytes(length: number): ValueReader {
 function text(column: LogColumn, lengthBytes: () => number): ValueReader {
   const bytes = lengthBytes();
   if (column.charset === null) return (c) => Buffer.from(lengthPrefixed(c, bytes));
+  if (UTF8.has(column.charset))
+    return (c) => {
+      const length = c.buffer.readUIntLE(skip(c, bytes), bytes);
+      const start = skip(c, length);
+      return (c.buffer as FastBuffer).utf8Slice(start, start + length);
+    };
   const decode = decoderOf(column.charset);
   return (c) => {
     const value = lengthPrefixed(c, bytes);

@@ -2,8 +2,8 @@
  * Values of row images as the bytes of their text, as LOAD DATA takes them: the same that cells become there (binlog-values.ts, then
  * load-values.ts), without a string in between. What is not written here goes that way.
  */
-import type { LogColumn } from './binlog-values.ts';
-import { TYPE } from './binlog-values.ts';
+import { DIGIT_BYTES } from './binlog-decimal.ts';
+import { stringLength, TYPE, UTF8, type LogColumn } from './binlog-columns.ts';
 
 /** Writes the text of the value that lies from `at` to `end` in `source` into `out`, at `to`; returns where it ends there. */
 export type TextWriter = (source: Buffer, at: number, end: number, out: Buffer, to: number) => number;
@@ -22,8 +22,6 @@ const SPACE = 0x20;
 const BACKSLASH = 0x5c;
 const TAB = 0x09;
 const LINE_END = 0x0a;
-
-const UTF8: ReadonlySet<string | null> = new Set(['utf8', 'utf8mb3', 'utf8mb4', 'ascii']);
 
 /** Null: not written here. */
 export function imageText(column: LogColumn): ImageText | null {
@@ -49,8 +47,7 @@ export function imageText(column: LogColumn): ImageText | null {
     case TYPE.varString:
       return UTF8.has(column.charset) ? escapedText(meta > 255 ? 2 : 1) : null;
     case TYPE.string:
-      // Only CHAR of more than 255 bytes has a length of two.
-      return UTF8.has(column.charset) ? escapedText((((meta >> 8) & 0x30) ^ 0x30) << 4 > 0 ? 2 : 1) : null;
+      return UTF8.has(column.charset) ? escapedText(stringLength(meta) > 255 ? 2 : 1) : null;
     case TYPE.blob:
       return UTF8.has(column.charset) ? escapedText(meta) : null;
     default:
@@ -58,14 +55,24 @@ export function imageText(column: LogColumn): ImageText | null {
   }
 }
 
+/** By byte: what stands behind a backslash in its place; 0: it stands for itself. */
+const ESCAPES = new Uint8Array(256);
+for (const [byte, letter] of [
+  [TAB, 0x74],
+  [LINE_END, 0x6e],
+  [BACKSLASH, BACKSLASH],
+  [0, ZERO],
+] as const)
+  ESCAPES[byte] = letter;
+
 /** The text of bytes: a tab, a line end, a zero and a backslash are escaped. */
 export function writeEscaped(source: Buffer, from: number, end: number, out: Buffer, to: number): number {
   for (let at = from; at < end; at++) {
     const byte = source[at] ?? 0;
-    if (byte > BACKSLASH || (byte > LINE_END && byte !== BACKSLASH)) out[to++] = byte;
-    else if (byte === BACKSLASH || byte === TAB || byte === LINE_END || byte === 0) {
+    const letter = ESCAPES[byte] ?? 0;
+    if (letter !== 0) {
       out[to++] = BACKSLASH;
-      out[to++] = byte === TAB ? 0x74 : byte === LINE_END ? 0x6e : byte === 0 ? ZERO : BACKSLASH;
+      out[to++] = letter;
     } else out[to++] = byte;
   }
   return to;
@@ -101,10 +108,17 @@ function writeNumber(value: number, out: Buffer, to: number): number {
 /** The last `width` digits, zeros before them. */
 function writeDigits(value: number, width: number, out: Buffer, to: number): number {
   let rest = value;
-  for (let at = to + width - 1; at >= to; at--) {
-    const next = rest < 0x40000000 ? (rest / 10) | 0 : Math.floor(rest / 10);
+  let at = to + width - 1;
+  for (; rest >= 0x40000000; at--) {
+    const next = Math.floor(rest / 10);
     out[at] = ZERO + (rest - next * 10);
     rest = next;
+  }
+  // Small integers divide quickly.
+  for (let small = rest | 0; at >= to; at--) {
+    const next = (small / 10) | 0;
+    out[at] = ZERO + (small - next * 10);
+    small = next;
   }
   return to + width;
 }
@@ -130,15 +144,16 @@ function datetime(precision: number): TextWriter {
     const date = high >> 9;
     const time = ((high & 0x1ff) << 8) | (source[at + 4] ?? 0);
     const months = date >> 5;
-    to = writeDay(Math.floor(months / 13), months % 13, date & 31, out, to);
-    out[to++] = SPACE;
-    to = writeDigits(time >> 12, 2, out, to);
-    out[to++] = COLON;
-    to = writeDigits((time >> 6) & 63, 2, out, to);
-    out[to++] = COLON;
-    to = writeDigits(time & 63, 2, out, to);
+    to = writeDay((months / 13) | 0, months % 13, date & 31, out, to);
+    out[to] = SPACE;
+    writeTwo(time >> 12, out, to + 1);
+    out[to + 3] = COLON;
+    writeTwo((time >> 6) & 63, out, to + 4);
+    out[to + 6] = COLON;
+    writeTwo(time & 63, out, to + 7);
+    to += 9;
     if (fractionBytes === 0) return to;
-    const fraction = source.readUIntBE(at + 5, fractionBytes);
+    const fraction = bigEndian(source, at + 5, fractionBytes);
     // As the cell has it: no zeros behind the last digit that counts.
     if (fraction === 0) return to;
     out[to++] = POINT;
@@ -154,23 +169,38 @@ const writeDate: TextWriter = (source, at, _end, out, to) => {
 };
 
 function writeDay(year: number, month: number, day: number, out: Buffer, to: number): number {
-  to = writeDigits(year, 4, out, to);
-  out[to++] = MINUS;
-  to = writeDigits(month, 2, out, to);
-  out[to++] = MINUS;
-  return writeDigits(day, 2, out, to);
+  writeTwo((year / 100) | 0, out, to);
+  writeTwo(year % 100, out, to + 2);
+  out[to + 4] = MINUS;
+  writeTwo(month, out, to + 5);
+  out[to + 7] = MINUS;
+  writeTwo(day, out, to + 8);
+  return to + 10;
 }
 
-/** Bytes that hold so many decimal digits. */
-const DIGIT_BYTES = [0, 1, 1, 2, 2, 3, 3, 4, 4, 4] as const;
+function writeTwo(value: number, out: Buffer, to: number): void {
+  const tens = (value / 10) | 0;
+  out[to] = ZERO + tens;
+  out[to + 1] = ZERO + value - tens * 10;
+}
+
+/** Of at most four bytes; Buffer's own checks its arguments. */
+function bigEndian(source: Buffer, at: number, bytes: number): number {
+  let value = 0;
+  for (let i = 0; i < bytes; i++) value = value * 256 + (source[at + i] ?? 0);
+  return value;
+}
 
 /** As in binlog-decimal.ts: groups of nine digits in four bytes, the first bit set for positive numbers, negative ones inverted. */
 function decimal(precision: number, scale: number): ImageText {
   const whole = precision - scale;
   // From the point outwards groups are full; the outermost ones hold the rest.
-  const widths = [whole % 9, ...Array<number>(Math.floor(whole / 9)).fill(9)];
+  const widths = [whole % 9, ...Array<number>(Math.floor(whole / 9)).fill(9)].filter((width) => width > 0);
   const wholeGroups = widths.length;
-  widths.push(...Array<number>(Math.floor(scale / 9)).fill(9), scale % 9);
+  widths.push(...[...Array<number>(Math.floor(scale / 9)).fill(9), scale % 9].filter((width) => width > 0));
+  const groups = widths.map((width) => DIGIT_BYTES[width] ?? 0);
+  const signBit = 2 ** (8 * (groups[0] ?? 0) - 1);
+  const largest = groups.map((bytes) => 2 ** (8 * bytes) - 1);
   return {
     most: () => precision + 3,
     write: (source, at, _end, out, to) => {
@@ -179,29 +209,31 @@ function decimal(precision: number, scale: number): ImageText {
       if (isNegative) out[to++] = MINUS;
       const first = to;
       let isZero = true;
-      for (let i = 0, from = at; i < widths.length; i++) {
-        const width = widths[i] ?? 0;
-        if (i === wholeGroups) {
-          if (to === first) out[to++] = ZERO;
-          if (scale > 0) out[to++] = POINT;
-        }
-        if (width === 0) continue;
-        const bytes = DIGIT_BYTES[width] ?? 0;
-        let group = source.readUIntBE(from, bytes);
-        if (from === at)
-          group = group < 2 ** (8 * bytes - 1) ? group + 2 ** (8 * bytes - 1) : group - 2 ** (8 * bytes - 1);
-        if (isNegative) group = 2 ** (8 * bytes) - 1 - group;
+      for (let i = 0, from = at; i < groups.length; i++) {
+        if (i === wholeGroups) to = writePoint(first, out, to);
+        const bytes = groups[i] ?? 0;
+        let group = bigEndian(source, from, bytes);
+        if (i === 0) group += group < signBit ? signBit : -signBit;
+        if (isNegative) group = (largest[i] ?? 0) - group;
         from += bytes;
         if (group !== 0) isZero = false;
         // No zeros before the first digit of the whole part.
         if (i < wholeGroups && to === first) {
           if (group !== 0) to = writeNumber(group, out, to);
-        } else to = writeDigits(group, width, out, to);
+        } else to = writeDigits(group, widths[i] ?? 0, out, to);
       }
+      if (to === first) out[to++] = ZERO;
       if (!isNegative || !isZero) return to;
       // The server prints minus zero as zero.
       out.copyWithin(start, first, to);
       return to - 1;
     },
   };
+}
+
+/** A zero where nothing is before the point. */
+function writePoint(first: number, out: Buffer, to: number): number {
+  if (to === first) out[to++] = ZERO;
+  out[to++] = POINT;
+  return to;
 }
