@@ -20,6 +20,11 @@ export interface CleanupOptions {
 
 /** Forgets deleted mappings; streams that nobody needs lose their slot first. What fails is tried again at the next change. */
 export async function cleanUp(plan: Plan, options: CleanupOptions): Promise<void> {
+  await forgetDeparted(plan, options);
+  await dropLeft(plan, options);
+}
+
+async function forgetDeparted(plan: Plan, options: CleanupOptions): Promise<void> {
   const { control, logger } = options;
   for (const gone of await control.states.departed()) {
     try {
@@ -47,6 +52,30 @@ export async function cleanUp(plan: Plan, options: CleanupOptions): Promise<void
     } catch (error) {
       logger.warn('clean-up of a deleted mapping failed; it is tried again', {
         mapping: gone.mappingId,
+        error: toSluiceError(error),
+      });
+    }
+  }
+}
+
+/** Streams that every mapping has left for another one (another source_database, say) go as well: their slots fill the source's disk (F47). */
+async function dropLeft(plan: Plan, options: CleanupOptions): Promise<void> {
+  const { control, logger } = options;
+  // Which streams they have a place in is not known.
+  if (plan.invalid.some((row) => row.mappingUid !== null)) return;
+  const needed = new Set(plan.mappings.map((mapping) => mapping.stream));
+  for (const { row } of [...plan.mappings, ...plan.problems]) needed.add(row.state?.stream ?? null);
+  const made = new Map<string, number>();
+  for (const { stream, serverId } of await control.sourceObjects.list())
+    if (stream !== null && !needed.has(stream)) made.set(stream, serverId);
+  for (const [stream, serverId] of made) {
+    const server = options.sources.get(serverId);
+    if (!server || server.error) continue;
+    try {
+      await dropStream(stream, { server, database: databaseOf(stream) }, options);
+    } catch (error) {
+      logger.warn('a change stream that was left could not be dropped; it is tried again', {
+        stream,
         error: toSluiceError(error),
       });
     }

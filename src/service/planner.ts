@@ -218,6 +218,11 @@ function draftOf(stream: string, source: StreamPlace): Draft {
   return { stream, source, groups: new Map() };
 }
 
+/** Its changes go to its table by this stream; by another one before, it is yet to be settled. */
+export function isServedBy({ row: { state } }: PlannedMapping, stream: string): boolean {
+  return state?.state === 'streaming' && state.stream === stream;
+}
+
 /** Paused, it still wants its changes kept, so that enabling it again loses nothing. */
 function hasPlace(mapping: PlannedMapping): boolean {
   const state = mapping.row.state;

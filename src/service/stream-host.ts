@@ -11,7 +11,7 @@ import type { ColumnsChanged } from '../sync/group-writer.ts';
 import { Stream, type GroupSpec, type StreamSettings } from '../sync/stream.ts';
 import { keepRefused } from './dead-letters.ts';
 import type { Fleet } from './fleet.ts';
-import type { PlannedMapping, PlannedStream } from './planner.ts';
+import { isServedBy, type PlannedMapping, type PlannedStream } from './planner.ts';
 
 export interface StreamHostOptions {
   readonly control: ControlDatabase;
@@ -189,7 +189,7 @@ export class StreamHost {
   async #reconcile(): Promise<void> {
     const { fleet } = this.#options;
     for (const group of this.#plan.groups.values()) {
-      const served = group.mappings.filter((mapping) => mapping.row.state?.state === 'streaming');
+      const served = group.mappings.filter((mapping) => isServedBy(mapping, this.name));
       const destination = fleet.database(group.destination).destination;
       if (served.length === 0 || !destination) continue;
       try {
@@ -405,7 +405,7 @@ export class StreamHost {
 
   #served(): PlannedMapping[] {
     return [...this.#plan.groups.values()].flatMap((group) =>
-      group.mappings.filter((mapping) => mapping.row.state?.state === 'streaming'),
+      group.mappings.filter((mapping) => isServedBy(mapping, this.name)),
     );
   }
 

@@ -10,7 +10,7 @@ import type { Finding } from '../model/findings.ts';
 import type { Position } from '../model/position.ts';
 import type { TableName } from '../model/tables.ts';
 import { displayPlace, type Fleet } from './fleet.ts';
-import type { PlannedMapping, PlannedStream } from './planner.ts';
+import { isServedBy, type PlannedMapping, type PlannedStream } from './planner.ts';
 
 export interface StreamWatchOptions {
   readonly control: ControlDatabase;
@@ -76,7 +76,7 @@ export class StreamWatch {
     const changes = fleet.database(stream.source).changes;
     if (!changes) return;
     const served = [...stream.groups.values()].flatMap((group) =>
-      group.mappings.filter((mapping) => mapping.row.state?.state === 'streaming'),
+      group.mappings.filter((mapping) => isServedBy(mapping, stream.stream)),
     );
     if (served.length === 0) return;
     const health = await changes.health(

@@ -268,6 +268,41 @@ describe('F51: edits in the middle of a full sync', function () {
     await another.drop();
   });
 
+  it('F47 F51: the connection string names another database: its rows replace the former ones, and nothing is left there', async () => {
+    const another = await createDatabase('another');
+    try {
+      await another.query(
+        `CREATE TABLE t (id int PRIMARY KEY, code text NOT NULL UNIQUE, v text, go smallint DEFAULT 0);
+         CREATE TABLE other (id int PRIMARY KEY, v text)`,
+      );
+      await another.query(`INSERT INTO t VALUES (1, 'not', 'ours')`);
+      await start();
+      const id = await world.map('t');
+      await world.state(id, 'streaming', 20);
+      await world.state(other, 'streaming', 20);
+      await world.control.query(`UPDATE source_servers SET connection_string = $1`, [another.url]);
+      await eventually(async () => {
+        expect(await world.destination.query('SELECT id, v FROM t')).to.deep.equal([{ id: 1, v: 'ours' }]);
+      }, 20_000);
+      await another.query(`INSERT INTO t VALUES (2, 'also', 'theirs')`);
+      await eventually(async () => {
+        expect(await world.destination.query('SELECT id FROM t ORDER BY id')).to.deep.equal([{ id: 1 }, { id: 2 }]);
+      }, 20_000);
+      await world.state(id, 'streaming', 20);
+      await eventually(async () => {
+        const slots = 'SELECT slot_name FROM pg_replication_slots WHERE database = current_database()';
+        expect(await world.source.query(slots)).to.deep.equal([]);
+        expect(await world.source.query('SELECT pubname FROM pg_publication')).to.deep.equal([]);
+        expect(await another.query(slots)).to.have.length(1);
+        const groups = await world.destination.query('SELECT DISTINCT stream FROM sluice.positions');
+        expect(groups).to.have.length(1);
+      }, 20_000);
+    } finally {
+      await service.stop();
+      await another.drop();
+    }
+  });
+
   it('F53: is_full_sync and another dest_table in one statement: the rows that are there are replaced', async () => {
     await start();
     const id = await world.map('t');

@@ -2,7 +2,7 @@
 import { expect } from 'chai';
 import { ChildServices, expireLeases } from '../support/child-service.ts';
 import { createMysqlDatabase, requireMysql, requireMysqlItself, type MysqlTestDatabase } from '../support/mysql.ts';
-import { numbers } from '../support/mysql-pair.ts';
+import { MARIADB } from '../support/same-engine-pair.ts';
 import { createWorld, eventually, type World } from '../support/service.ts';
 
 const ROWS = 50;
@@ -25,7 +25,7 @@ for (const { name, require } of [
       const made = await createMysqlDatabase(server, prefix);
       for (const table of ['orders', 'items']) {
         await made.query(`CREATE TABLE ${table} (id int NOT NULL PRIMARY KEY, n int NOT NULL, v varchar(40))`);
-        await made.query(`INSERT INTO ${table} SELECT i, 100, '${prefix} ${table}' FROM ${numbers(ROWS)}`);
+        await made.query(`INSERT INTO ${table} SELECT i, 100, '${prefix} ${table}' FROM ${MARIADB.numbers(ROWS)}`);
       }
       return made;
     };
@@ -229,6 +229,40 @@ for (const { name, require } of [
       } finally {
         await services.killAll();
       }
+    });
+
+    it('F51 F54: the database that the connection string names is changed: its rows replace the former ones; a table is not copied onto itself', async () => {
+      await expireLeases(world);
+      await world.control.query(`INSERT INTO source_servers (server_name, connection_string) VALUES ('one', $1)`, [
+        a.url,
+      ]);
+      const mapping = await world.map('orders', { server_id: 3, dest_server_id: null, dest_table: 'one_orders' });
+      mappings.set('one_orders', mapping);
+      const same = new URL(a.url);
+      same.hostname = 'localhost';
+      await world.control.query(`INSERT INTO destination_servers (server_name, connection_string) VALUES ('it', $1)`, [
+        same.toString(),
+      ]);
+      await running(async () => {
+        await equal(a, 'orders', 'one_orders');
+        await world.control.query('UPDATE source_servers SET connection_string = $1 WHERE server_id = 3', [b.url]);
+        await equal(b, 'orders', 'one_orders');
+        await move(5);
+        await equal(b, 'orders', 'one_orders');
+        await state('one_orders', 'streaming');
+        const onto = await world.map('orders', {
+          server_id: 2,
+          source_database: a.name,
+          dest_server_id: 1,
+          dest_database: a.name,
+          is_full_sync: 1,
+        });
+        await world.state(onto, 'failed');
+        expect(await world.problem(onto)).to.include({ error_code: 'MAPPING_INVALID' });
+        await world.control.query('DELETE FROM table_mappings WHERE mapping_id IN ($1, $2)', [mapping, onto]);
+        mappings.delete('one_orders');
+        await allEqual();
+      });
     });
 
     it('F51: places that were kept for each database by an earlier version: all is copied again, and that is said', async () => {
