@@ -15,7 +15,7 @@ import { sayLoad } from './report.ts';
 const { values } = parseArgs({
   options: {
     only: { type: 'string', default: 'copy,large,small' },
-    rows: { type: 'string', default: '500000' },
+    rows: { type: 'string', default: '1500000' },
     changes: { type: 'string', default: '200000' },
     transaction: { type: 'string', default: '1000000' },
     small: { type: 'string', default: '20000' },

@@ -6,7 +6,9 @@ import { displayName, type Table } from '../model/tables.ts';
 import type { FoldSession, Route, SnapshotSource } from '../engines/contract.ts';
 import { decodeBlock } from './change-block.ts';
 import { Collapse, keyText } from './collapse.ts';
+import { refusalOf } from '../engines/trial.ts';
 import { spare, type Sparing } from './piece-router.ts';
+import type { Trials } from './refused-rows.ts';
 import { decide, driftOf, isUnchanged, type Decision } from './drift.ts';
 
 /** What one round reads from the backlog at most; its blocks are read one by one. */
@@ -103,7 +105,7 @@ export function folder(
         if (changes.hasAbsent && absent && doubt)
           changes = await fetchAbsent(changes, collapse.visibility, absent, doubt, missing);
         if (changes.truncate || changes.deleteCount > 0 || changes.upsertCount > 0)
-          await (sparing ? spare(changes, { apply, attempt }, sparing) : apply(changes));
+          await (sparing ? applyOrSpare(changes, { apply, attempt }, sparing) : apply(changes));
         collapse = new Collapse(columns, route.key, options);
       };
       for await (const block of blocks) {
@@ -231,4 +233,10 @@ function without(changes: KeyedChanges, gone: ReadonlySet<number>): KeyedChanges
   }
   // A fold meets rows that the copy has read already: none of them is known to be new.
   return { ...changes, newCount: 0, upserts, images: null, upsertCount: count, bases, hasAbsent };
+}
+
+/** A refused row is looked for only where there is one. */
+async function applyOrSpare(changes: KeyedChanges, trials: Trials, sparing: Sparing): Promise<void> {
+  const refused = await refusalOf(() => trials.attempt(() => trials.apply(changes)));
+  if (refused !== null) await spare(changes, trials, sparing);
 }

@@ -10,10 +10,13 @@ import type {
   Destination,
   GenerationRequest,
   GenerationState,
+  RowStream,
   SnapshotSource,
 } from '../engines/contract.ts';
 import { checkMapping, type CheckedMapping, type CheckOptions } from './check-mapping.ts';
 import { copyGuard, folder, foldDown, ROUND_BYTES, TableAltered } from './fold.ts';
+import type { Sparing } from './piece-router.ts';
+import { sift, type Sieve } from './refused-chunk.ts';
 import type { SchemaCheck } from './schema-check.ts';
 import { Throttle } from './throttle.ts';
 
@@ -34,6 +37,8 @@ export interface FullSyncOptions extends CheckOptions {
   /** Why the change stream does not run now; null: it runs, or another process has it. */
   readonly streamFailure: () => SluiceError | null;
   readonly progress: (progress: FullSyncProgress) => void;
+  /** Of rows that the staging table does not take. `place`: the copy, so that a row of it that is refused again counts once. */
+  readonly sparing: (place: string) => Sparing;
   readonly sourceObjects: (objects: readonly { kind: string; name: string; dropSql: string }[]) => Promise<void>;
 }
 
@@ -269,7 +274,27 @@ class FullSync {
     lane: string,
   ): Promise<number> {
     this.#check();
-    return session.load(chunk, await snapshot.readChunk(table, layout, chunk, columns, lane));
+    try {
+      return await session.load(chunk, await snapshot.readChunk(table, layout, chunk, columns, lane));
+    } catch (error) {
+      if (!hasCode(error, 'ROW_REFUSED')) throw error;
+      // Read once more, to be looked through.
+      return session.load(
+        chunk,
+        this.#sifted(session, await snapshot.readChunk(table, layout, chunk, columns, 'cells')),
+      );
+    }
+  }
+
+  /** The rows without those that the staging table does not take. */
+  #sifted(session: CopySession, rows: RowStream): RowStream {
+    if (!('batches' in rows)) throw new SluiceError('INTERNAL', `rows of lane ${rows.format} cannot be looked through`);
+    const sieve: Sieve = {
+      key: session.route.key,
+      refusal: (batch) => session.refusal(batch),
+      sparing: this.#sparing,
+    };
+    return { format: 'cells', batches: sift(rows.batches, sieve) };
   }
 
   /** Without changes to correct it, a copy is one snapshot: what was loaded before a restart belongs to another one. */
@@ -280,6 +305,23 @@ class FullSync {
     columns: readonly string[],
     lane: string,
   ): Promise<number> {
+    try {
+      return await this.#loadWhole(session, snapshot, table, columns, lane, (rows) => rows);
+    } catch (error) {
+      if (!hasCode(error, 'ROW_REFUSED')) throw error;
+      // One snapshot cannot be read twice: the copy begins again, and looks at all of its rows.
+      return this.#loadWhole(session, snapshot, table, columns, 'cells', (rows) => this.#sifted(session, rows));
+    }
+  }
+
+  async #loadWhole(
+    session: CopySession,
+    snapshot: SnapshotSource,
+    table: Table,
+    columns: readonly string[],
+    lane: string,
+    sieve: (rows: RowStream) => RowStream,
+  ): Promise<number> {
     // Without a plan nothing was loaded.
     if ((await session.plan()) !== null) await session.restart();
     const plan = await this.#plan(snapshot, table);
@@ -288,7 +330,7 @@ class FullSync {
     let rows = 0;
     for await (const { chunk, rows: stream } of snapshot.readWhole(table, plan, columns, lane)) {
       this.#check();
-      rows += await session.load(chunk, stream);
+      rows += await session.load(chunk, sieve(stream));
       await failpoint('copy.chunk-loaded');
       this.#report({ rows, chunksDone: this.#progress.chunksDone + 1 });
     }
@@ -323,7 +365,7 @@ class FullSync {
     const changes = this.#options.source.changes;
     if (!changes) return;
     this.#report({ phase: 'folding' });
-    const folding = folder(session.route, { snapshot, table }, guard);
+    const folding = folder(session.route, { snapshot, table }, guard, this.#sparing);
     let end = await changes.end();
     let askedAt = performance.now();
     let failingSince: number | null = null;
@@ -355,7 +397,7 @@ class FullSync {
   }
 
   async #swap(session: CopySession, hadTable: boolean, guard: ReturnType<typeof copyGuard>): Promise<number | null> {
-    const { fold } = folder(session.route, null, guard);
+    const { fold } = folder(session.route, null, guard, this.#sparing);
     const check = () => this.#check();
     this.#report({ phase: 'folding' });
     if (this.#options.stream !== null) await foldDown(session, fold, check);
@@ -415,6 +457,10 @@ class FullSync {
     if (!this.#options.signal.aborted) return;
     const reason: unknown = this.#options.signal.reason;
     throw reason instanceof SluiceError ? reason : new SluiceError('CANCELLED', 'the full sync was cancelled');
+  }
+
+  get #sparing(): Sparing {
+    return this.#options.sparing(`copy ${this.#options.requestId}`);
   }
 
   #report(progress: Partial<FullSyncProgress>): void {

@@ -77,10 +77,14 @@ export async function spare(changes: KeyedChanges, trials: Trials, sparing: Spar
   const [first] = refused;
   if (!first) return counts ?? { inserted: 0, updated: 0, deleted: 0 };
   if ((await sparing.record(refused)) && counts) return counts;
-  throw new SluiceError('ROW_REFUSED', first.reason.message, {
-    hint:
-      first.reason.hint ?? 'The keys are in dead_letters. Mend the destination or the rows, or raise max_failed_rows.',
-    cause: first.reason,
+  throw tooManyRefused(first.reason);
+}
+
+/** More rows were refused than the mapping may leave out. */
+export function tooManyRefused(reason: SluiceError): SluiceError {
+  return new SluiceError('ROW_REFUSED', reason.message, {
+    hint: reason.hint ?? 'The keys are in dead_letters. Mend the destination or the rows, or raise max_failed_rows.',
+    cause: reason,
   });
 }
 

@@ -188,7 +188,8 @@ class Search {
   }
 }
 
-function legible(cell: ChangeCell): string | null {
+/** A cell as a person reads it. */
+export function legible(cell: ChangeCell): string | null {
   if (cell === undefined || cell === null || typeof cell === 'string') return cell ?? null;
   const bytes = Buffer.from(cell.buffer, cell.byteOffset, cell.byteLength);
   return isUtf8(bytes) && !bytes.includes(0) ? bytes.toString('utf8') : `\\x${bytes.toString('hex')}`;

@@ -83,6 +83,29 @@ export function destinationSuite(under: DestinationUnderTest, more?: (worldOf: (
       await world.equal('limited');
     });
 
+    for (const cdc of process.env['SLUICE_TEST_LONG'] ? [1, 0] : [1])
+      it(`F36: a value that has no place here costs a copy its row, and no other, as far as allowed (cdc_enabled ${cdc})`, async () => {
+        const table = `endless_${cdc}`;
+        await world.source.query(`CREATE TABLE ${table} (id int PRIMARY KEY, at timestamp(3), v text)`);
+        await world.source.query(
+          `INSERT INTO ${table} SELECT i, '2024-02-03', 'v' || i FROM generate_series(1, 2000) i`,
+        );
+        await world.source.query(`UPDATE ${table} SET at = 'infinity' WHERE id IN (3, 1999)`);
+        const mapping = await world.map(table, { cdc_enabled: cdc });
+        await world.state(mapping, 'failed', 40);
+        expect((await world.problem(mapping)).error_code).to.equal('ROW_REFUSED');
+        await world.control.query('UPDATE table_mappings SET max_failed_rows = 2 WHERE mapping_id = $1', [mapping]);
+        await world.state(mapping, cdc === 1 ? 'streaming' : 'idle', 40);
+        const [loaded] = await world.target.query(`SELECT COUNT(*) AS n FROM ${table}`);
+        expect(Number(loaded?.['n'])).to.equal(1998);
+        await world.source.query(`DELETE FROM ${table} WHERE id IN (3, 1999)`);
+        await world.equal(table);
+        const letters = await world.control.query('SELECT DISTINCT key_text FROM dead_letters WHERE mapping_id = $1', [
+          mapping,
+        ]);
+        expect(letters.map((row) => row['key_text']).sort()).to.deep.equal(['["1999"]', '["3"]']);
+      });
+
     it('F26 F28: a column is added in place; one with a default reaches all rows by a copy', async () => {
       await world.source.query(`CREATE TABLE growing (id int PRIMARY KEY, v text)`);
       await world.source.query(`INSERT INTO growing SELECT i, 'v' FROM generate_series(1, 20) i`);

@@ -168,4 +168,48 @@ describe('rows and values that the destination refuses', () => {
     await equal(world, '(SELECT * FROM domains WHERE id <> 3)');
     expect((await letters(mapping)).map((row) => row['key_text'])).to.deep.equal(['["3"]']);
   });
+
+  for (const cdc of [1, 0])
+    it(`F36: a row that a copy cannot load stops it by default, its key kept; allowed, only it is left out (cdc_enabled ${cdc})`, async () => {
+      const table = `loaded_${cdc}`;
+      await world.source.query(`CREATE TABLE ${table} (id int PRIMARY KEY, v text)`);
+      await world.destination.query(`CREATE DOMAIN ${table}_short AS text CHECK (length(VALUE) < 5)`);
+      await world.destination.query(`CREATE TABLE ${table} (id int PRIMARY KEY, v ${table}_short)`);
+      await world.source.query(`INSERT INTO ${table} SELECT i, i FROM generate_series(1, 9000) i`);
+      await world.source.query(`UPDATE ${table} SET v = 'too long' WHERE id IN (1, 4000, 4001, 9000)`);
+      const mapping = await world.map(table, { cdc_enabled: cdc });
+      await world.state(mapping, 'failed');
+      expect(await health(mapping)).to.include({ error_code: 'ROW_REFUSED', rows_failed: 1 });
+      expect(await letters(mapping)).to.have.length(1);
+      expect(await world.destination.query(`SELECT * FROM ${table}`)).to.deep.equal([]);
+
+      await world.control.query('UPDATE table_mappings SET max_failed_rows = 4 WHERE mapping_id = $1', [mapping]);
+      await equal(world, `(SELECT * FROM ${table} WHERE id NOT IN (1, 4000, 4001, 9000))`);
+      await eventually(async () => void expect(await health(mapping)).to.include({ error_code: null }));
+      const keys = (await letters(mapping)).map((row) => row['key_text']);
+      expect([...new Set(keys)]).to.deep.equal(['["1"]', '["4000"]', '["4001"]', '["9000"]']);
+    });
+
+  it('F36: a row that a copy left out, changed while it runs, is left out of what is folded too', async () => {
+    await world.source.query(`CREATE TABLE folded (id int PRIMARY KEY, v text, n int)`);
+    await world.destination.query(
+      `CREATE DOMAIN four AS text CHECK (length(VALUE) < 5); CREATE TABLE folded (id int PRIMARY KEY, v four, n int)`,
+    );
+    await world.source.query(
+      `INSERT INTO folded SELECT i, CASE WHEN i % 1000 = 7 THEN 'too long' ELSE 'ok' END, 0 FROM generate_series(1, 5000) i`,
+    );
+    let stop = false;
+    const writing = (async () => {
+      while (!stop) await world.source.query(`UPDATE folded SET n = n + 1 WHERE id % 1000 < 20`);
+    })();
+    const mapping = await world.map('folded', { max_failed_rows: 5 });
+    try {
+      await world.state(mapping, 'streaming');
+    } finally {
+      stop = true;
+      await writing;
+    }
+    await equal(world, '(SELECT * FROM folded WHERE id % 1000 <> 7)');
+    expect(await world.destination.query(`SELECT id FROM folded WHERE id % 1000 = 7`)).to.deep.equal([]);
+  });
 });

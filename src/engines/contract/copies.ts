@@ -1,7 +1,8 @@
 /** Destination, copies: generations from their staging table to their replacement, and folds. */
 import type { Table, TableName } from '../../model/tables.ts';
 import type { Position } from '../../model/position.ts';
-import type { Cell } from '../../model/changes.ts';
+import type { Cell, RowBatch } from '../../model/changes.ts';
+import type { SluiceError } from '../../model/errors.ts';
 import type { KeyedChanges } from '../../model/keyed-changes.ts';
 import type { ApplyCounts, Route, RouteChange, RouteColumn, StoredBlock, TableDesign } from './destination.ts';
 import type { Chunk, ChunkPlan, RowStream } from './snapshot.ts';
@@ -111,6 +112,11 @@ export interface CopySession extends FoldSession {
   restart(): Promise<void>;
   /** Loads one chunk: rows and the mark that it is in commit together, checked against the copier's epoch. Returns rows. */
   load(chunk: Chunk, rows: RowStream): Promise<number>;
+  /**
+   * Why the staging table does not take these rows (ROW_REFUSED); null: it does. Nothing is kept of them. On a session of its own: a chunk may be
+   * loading meanwhile, but not these rows.
+   */
+  refusal(rows: RowBatch): Promise<SluiceError | null>;
   /** Reduces keys that were loaded twice to one row each and builds the key index. Idempotent. */
   buildKey(): Promise<void>;
   /** Builds the other indexes and refreshes statistics; before the last folds. Idempotent. */

@@ -1,10 +1,13 @@
 /** One full copy at the destination: chunks into a staging table, folds, and the swap (PROTOCOL, A copy and The swap). */
 import { SluiceError } from '../../model/errors.ts';
+import type { RowBatch } from '../../model/changes.ts';
 import type { KeyedChanges } from '../../model/keyed-changes.ts';
 import type { Table, TableName } from '../../model/tables.ts';
 import { hasNewerCopier } from '../backlog-fold.ts';
 import { flagOf, numberOf, textOf } from '../row-values.ts';
+import { oneBatch } from '../apply-plan.ts';
 import { stagedColumns, stagedKey } from '../staged-columns.ts';
+import { refusalOf } from '../trial.ts';
 import { copyRouteOf } from '../stored-route.ts';
 import type { Chunk, ChunkPlan, CopySession, GenerationRequest, RowStream } from '../contract.ts';
 import { MysqlCatalog } from './catalog.ts';
@@ -171,6 +174,28 @@ export class MysqlCopy extends MysqlFold implements CopySession {
       if (errorNumber(error) === NOT_NULL) throw hasNewerCopier(route.target);
       throw error;
     }
+  }
+
+  refusal(rows: RowBatch): Promise<SluiceError | null> {
+    return this.unlessEnded(async () => {
+      const loader = await this.#loader();
+      const { session } = loader;
+      try {
+        await session.run('begin a trial', BEGIN);
+        const stream = { format: 'cells', batches: oneBatch(rows) } as const;
+        const refused = await refusalOf(() =>
+          loadRows(session, this.#staging, stagedColumns(this.#request), stream, { skipDuplicates: true }),
+        );
+        await session.run('end a trial', ['ROLLBACK', 'SET autocommit = 1']);
+        this.#loaders.push(loader);
+        return refused;
+      } catch (error) {
+        session.destroy();
+        await this.connection.release(session);
+        await loader.locker.retract();
+        throw error;
+      }
+    });
   }
 
   /** The staging table has had its key from the beginning. */

@@ -207,6 +207,9 @@ export function bytesToHex(bytes: Uint8Array): string {
   return `\\x${Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength).toString('hex')}`;
 }
 
+/** Small, so that cells are gone before the garbage collector has to move them. */
+const BATCH_BYTES = 32 * 1024;
+
 /**
  * CopyData messages of COPY text to row batches of about `batchBytes`. A server sends one row per message (manual, "Message
  * Formats"); rows that arrive in several messages (copy-protocol.ts cuts large ones) are put together first.
@@ -215,7 +218,7 @@ export async function* decodeCopyText(
   messages: AsyncIterable<Buffer>,
   columns: readonly string[],
   binary: readonly boolean[],
-  batchBytes = 1024 * 1024,
+  batchBytes = BATCH_BYTES,
 ): AsyncGenerator<RowBatch, void, void> {
   const anyBinary = binary.includes(true);
   let cells: Cell[] = [];

@@ -1,5 +1,6 @@
 /** One full copy at the destination: chunks into a staging table, key, folds, and the swap (PROTOCOL, A copy and The swap). */
 import { hasCode, SluiceError } from '../../model/errors.ts';
+import type { RowBatch } from '../../model/changes.ts';
 import type { KeyedChanges } from '../../model/keyed-changes.ts';
 import { displayName, type Table } from '../../model/tables.ts';
 import type { Chunk, ChunkPlan, CopySession, GenerationRequest, RowStream } from '../contract.ts';
@@ -9,7 +10,9 @@ import { indexSql, keySql, ownDesign, renameIndexesSql } from './ddl.ts';
 import { BOUND_TABLE_LOCKS, PostgresFold } from './fold.ts';
 import { backlogTable, stagingTable } from '../home-tables.ts';
 import { hasNewerCopier } from '../backlog-fold.ts';
+import { oneBatch } from '../apply-plan.ts';
 import { stagedColumns, stagedKey } from '../staged-columns.ts';
+import { refusalOf } from '../trial.ts';
 import { copyRouteOf } from '../stored-route.ts';
 import { loadRows } from './loader.ts';
 import { requireUnguarded, suspend } from './guards.ts';
@@ -115,6 +118,26 @@ export class PostgresCopy extends PostgresFold implements CopySession {
       });
       await this.connection.giveBack(session);
       return count;
+    } catch (error) {
+      session.destroy();
+      await this.connection.release(session);
+      throw error;
+    }
+  }
+
+  async refusal(rows: RowBatch): Promise<SluiceError | null> {
+    const session = await this.connection.take();
+    try {
+      await session.run('begin a trial', ['BEGIN']);
+      const refused = await refusalOf(() =>
+        loadRows(session, this.options.target, stagedColumns(this.#request), {
+          format: 'cells',
+          batches: oneBatch(rows),
+        }),
+      );
+      await session.run('end a trial', ['ROLLBACK']);
+      await this.connection.giveBack(session);
+      return refused;
     } catch (error) {
       session.destroy();
       await this.connection.release(session);

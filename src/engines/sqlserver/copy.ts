@@ -1,9 +1,12 @@
 /** One full copy at the destination: chunks into a staging table, key, folds, and the swap (PROTOCOL, A copy and The swap). */
 import { hasCode, SluiceError } from '../../model/errors.ts';
+import type { RowBatch } from '../../model/changes.ts';
 import type { KeyedChanges } from '../../model/keyed-changes.ts';
 import { displayName, type Table, type TableName } from '../../model/tables.ts';
 import { hasNewerCopier } from '../backlog-fold.ts';
+import { oneBatch } from '../apply-plan.ts';
 import { stagedColumns, stagedKey } from '../staged-columns.ts';
+import { refusalOf } from '../trial.ts';
 import { copyRouteOf } from '../stored-route.ts';
 import type { Chunk, ChunkPlan, CopySession, GenerationRequest, RowStream } from '../contract.ts';
 import { SqlServerCatalog } from './catalog.ts';
@@ -123,6 +126,34 @@ export class SqlServerCopy extends SqlServerFold implements CopySession {
       await loader.locker.close();
       throw error;
     }
+  }
+
+  refusal(rows: RowBatch): Promise<SluiceError | null> {
+    return this.unlessEnded(async () => {
+      const loader = await this.#loader();
+      const { session } = loader;
+      try {
+        await session.run('begin a trial', ['BEGIN TRANSACTION']);
+        const stream = { format: 'cells', batches: oneBatch(rows) } as const;
+        // Most is refused before anything is sent; what the server refuses costs the session.
+        const refused = await refusalOf(() =>
+          loadRows(session, this.options.target, stagedColumns(this.#request), stream, {
+            tableLock: true,
+            checkFirst: true,
+          }),
+        );
+        if (session.lost) throw refused ?? new SluiceError('CONNECTION_LOST', 'the session of a trial was lost');
+        await session.run('end a trial', ['IF @@TRANCOUNT > 0 ROLLBACK TRANSACTION']);
+        this.#loaders.push(loader);
+        return refused;
+      } catch (error) {
+        session.destroy();
+        await this.connection.release(session);
+        await loader.locker.close();
+        if (hasCode(error, 'ROW_REFUSED')) return error;
+        throw error;
+      }
+    });
   }
 
   async buildKey(): Promise<void> {

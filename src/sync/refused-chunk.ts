@@ -1,0 +1,83 @@
+/**
+ * Rows of a copy that the staging table does not take, looked for batch by batch: a value that the destination has no place for
+ * (U+0000, a day before the calendar) costs its row, not the table (DESIGN §7).
+ */
+import type { Cell, RowBatch } from '../model/changes.ts';
+import type { SluiceError } from '../model/errors.ts';
+import { tooManyRefused, type Sparing } from './piece-router.ts';
+import { legible, type RefusedRow } from './refused-rows.ts';
+
+export interface Sieve {
+  /** Source names of the key's columns; none: all of a row's cells stand for it. */
+  readonly key: readonly string[];
+  /** Why rows are not taken; null: they are (`CopySession.refusal`). */
+  readonly refusal: (rows: RowBatch) => Promise<SluiceError | null>;
+  readonly sparing: Sparing;
+}
+
+/** The batches without the refused rows, which are kept first. Throws ROW_REFUSED when they are more than allowed. */
+export async function* sift(batches: AsyncIterable<RowBatch>, sieve: Sieve): AsyncGenerator<RowBatch, void, void> {
+  for await (const batch of batches) {
+    const search = new Search(batch, sieve);
+    await search.look(0, batch.rows);
+    const { refused } = search;
+    if (refused.size === 0) {
+      yield batch;
+      continue;
+    }
+    const rows = [...refused].map(([row, reason]) => refusedRow(batch, row, reason, sieve.key));
+    const [first] = rows;
+    if (first && !(await sieve.sparing.record(rows))) throw tooManyRefused(first.reason);
+    if (refused.size < batch.rows) yield without(batch, refused);
+  }
+}
+
+class Search {
+  readonly #batch: RowBatch;
+  readonly #sieve: Sieve;
+  readonly refused = new Map<number, SluiceError>();
+
+  constructor(batch: RowBatch, sieve: Sieve) {
+    this.#batch = batch;
+    this.#sieve = sieve;
+  }
+
+  /** By halves, until more are found than allowed. */
+  async look(first: number, end: number): Promise<void> {
+    if (first === end || this.refused.size > this.#sieve.sparing.limit) return;
+    const reason = await this.#sieve.refusal(slice(this.#batch, first, end));
+    if (reason === null) return;
+    if (end - first === 1) {
+      this.refused.set(first, reason);
+      return;
+    }
+    const middle = (first + end) >> 1;
+    await this.look(first, middle);
+    await this.look(middle, end);
+  }
+}
+
+function slice({ columns, cells, rows }: RowBatch, first: number, end: number): RowBatch {
+  if (first === 0 && end === rows) return { columns, cells, rows };
+  return { columns, rows: end - first, cells: cells.slice(first * columns.length, end * columns.length) };
+}
+
+function without({ columns, cells, rows }: RowBatch, refused: ReadonlyMap<number, unknown>): RowBatch {
+  const width = columns.length;
+  const kept: Cell[] = [];
+  for (let row = 0; row < rows; row++)
+    if (!refused.has(row)) for (let at = row * width; at < (row + 1) * width; at++) kept.push(cells[at] ?? null);
+  return { columns, rows: rows - refused.size, cells: kept };
+}
+
+function refusedRow(
+  { columns, cells }: RowBatch,
+  row: number,
+  reason: SluiceError,
+  key: readonly string[],
+): RefusedRow {
+  const at = row * columns.length;
+  const values = Object.fromEntries(columns.map((name, i) => [name, legible(cells[at + i])]));
+  const names = key.length > 0 ? key : columns;
+  return { operation: 'upsert', key: names.map((name) => values[name] ?? null), reason, values };
+}
