@@ -2,7 +2,7 @@
 import { expect } from 'chai';
 import { ChildServices, expireLeases } from '../support/child-service.ts';
 import { createMysqlDatabase, requireMysql, requireMysqlItself, type MysqlTestDatabase } from '../support/mysql.ts';
-import { numbers } from '../support/mysql-pair.ts';
+import { MARIADB } from '../support/same-engine-pair.ts';
 import { createWorld, eventually, type World } from '../support/service.ts';
 import { skip } from '../support/skip.ts';
 
@@ -26,7 +26,7 @@ for (const { name, require } of [
       const made = await createMysqlDatabase(server, prefix);
       for (const table of ['orders', 'items']) {
         await made.query(`CREATE TABLE ${table} (id int NOT NULL PRIMARY KEY, n int NOT NULL, v varchar(40))`);
-        await made.query(`INSERT INTO ${table} SELECT i, 100, '${prefix} ${table}' FROM ${numbers(ROWS)}`);
+        await made.query(`INSERT INTO ${table} SELECT i, 100, '${prefix} ${table}' FROM ${MARIADB.numbers(ROWS)}`);
       }
       return made;
     };

@@ -139,7 +139,7 @@ export class ChildServices {
     return this.startBeside(world, failpoints);
   }
 
-  /** One more, while those that were started live and keep what they have. */
+  /** Those that run, or are frozen, keep their leases. */
   async startBeside(world: World, failpoints: Failpoints = {}): Promise<ChildService> {
     const service = await ChildService.start(world, failpoints);
     this.#started.push(service);
