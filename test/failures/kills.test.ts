@@ -75,7 +75,7 @@ for (const under of LONG ? [MARIADB, MYSQL_ITSELF, SQL_SERVER] : [MARIADB, SQL_S
       expect(await count(pieces)).to.equal(0);
     });
 
-    it('F03 F65 F66: a copy by one process while another owns the stream: nothing is lost between old and new route, and one copy is made', async function () {
+    it(`${LONG ? 'F03 F08 F65 F66' : 'F65'}: a copy by one process while another owns the stream${LONG ? ', killed in its swap' : ''}: nothing is lost between old and new route, and one copy is made`, async function () {
       if (!LONG && under === SQL_SERVER) skip(this, 'in the contract suite always: npm run test:long');
       await pair.create('here', 1);
       await pair.create('u', 300, 'x'.repeat(500));
