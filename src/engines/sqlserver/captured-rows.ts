@@ -7,7 +7,7 @@ import type { StoredRows } from '../image-changes.ts';
 import type { CapturedColumn } from './capture-instances.ts';
 import { decodeInt, decodeUnicode, integerAt } from './tds/cells.ts';
 import { cellOf, endOfValue, isNull, lengthOfValue, startOfValue } from './tds/read-columns.ts';
-import { isSet, type RestFormat, type RowRests } from './tds/rows.ts';
+import { isSet, type RestFormat, type RowRests } from './tds/row-rests.ts';
 import { mostText, textWriter, writeCell, type TextWriter } from './tds/value-text.ts';
 
 /** What a row says besides its values. */

@@ -7,7 +7,7 @@ import { readRows } from '../../../src/engines/sqlserver/rows.ts';
 import type { BulkColumn } from '../../../src/engines/sqlserver/tds/bulk-columns.ts';
 import { RefusedCell, RowEncoder } from '../../../src/engines/sqlserver/tds/bulk-rows.ts';
 import { partsOf } from '../../../src/engines/sqlserver/tds/read-columns.ts';
-import type { RowRests } from '../../../src/engines/sqlserver/tds/rows.ts';
+import type { RowRests } from '../../../src/engines/sqlserver/tds/row-rests.ts';
 import { selectExpression } from '../../../src/engines/sqlserver/types.ts';
 import type { Cell, ChangeCell } from '../../../src/model/changes.ts';
 import { createSqlServerDatabase, requireSqlServer, type SqlServerTestDatabase } from '../../support/sqlserver.ts';
