@@ -62,6 +62,12 @@ export interface RowImages {
   cell(row: number, column: number): ChangeCell;
   /** Puts the row's cells, of all columns of the relation, behind `cells`. */
   append(row: number, cells: ChangeCell[]): void;
+  /**
+   * Writes the text of the row's cells of these columns (none of them of bytes) as UTF-8: tabs in between, `\N` for NULL, a backslash before
+   * what would end a field, as COPY and LOAD DATA read it. Returns where it ends; −1: it needs cells. `out` has room for `mostLine` bytes.
+   */
+  line?(row: number, columns: readonly number[], out: Buffer, to: number): number;
+  mostLine?(row: number, columns: readonly number[]): number;
   /** The cell, where it is the shortest text of an integer of at most nine digits; null where it is anything else. */
   integer(row: number, column: number): number | null;
   /** The row was sent with all its cells. One that was not may still have them all, from the row that it was before. */

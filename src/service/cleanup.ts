@@ -18,14 +18,15 @@ export interface CleanupOptions {
   readonly leaseSeconds: number;
 }
 
-/** Forgets deleted mappings; streams that nobody needs lose their slot first. What fails is tried again at the next change. */
-export async function cleanUp(plan: Plan, options: CleanupOptions): Promise<void> {
-  await forgetDeparted(plan, options);
-  await dropLeft(plan, options);
+/** Forgets deleted mappings; streams that nobody needs lose their slot first. False: something failed, and is to be tried again. */
+export async function cleanUp(plan: Plan, options: CleanupOptions): Promise<boolean> {
+  const isForgotten = await forgetDeparted(plan, options);
+  return (await dropLeft(plan, options)) && isForgotten;
 }
 
-async function forgetDeparted(plan: Plan, options: CleanupOptions): Promise<void> {
+async function forgetDeparted(plan: Plan, options: CleanupOptions): Promise<boolean> {
   const { control, logger } = options;
+  let isDone = true;
   for (const gone of await control.states.departed()) {
     try {
       const destination =
@@ -50,19 +51,22 @@ async function forgetDeparted(plan: Plan, options: CleanupOptions): Promise<void
       await control.states.forget(gone.mappingUid);
       logger.info('deleted mapping cleaned up', { mapping: gone.mappingId });
     } catch (error) {
+      isDone = false;
       logger.warn('clean-up of a deleted mapping failed; it is tried again', {
         mapping: gone.mappingId,
         error: toSluiceError(error),
       });
     }
   }
+  return isDone;
 }
 
 /** Streams that every mapping has left for another one (another source_database, say) go as well: their slots fill the source's disk (F47). */
-async function dropLeft(plan: Plan, options: CleanupOptions): Promise<void> {
+async function dropLeft(plan: Plan, options: CleanupOptions): Promise<boolean> {
   const { control, logger } = options;
+  let isDone = true;
   // Which streams they have a place in is not known.
-  if (plan.invalid.some((row) => row.mappingUid !== null)) return;
+  if (plan.invalid.some((row) => row.mappingUid !== null)) return true;
   const needed = new Set(plan.mappings.map((mapping) => mapping.stream));
   for (const { row } of [...plan.mappings, ...plan.problems]) needed.add(row.state?.stream ?? null);
   const made = new Map<string, number>();
@@ -74,12 +78,14 @@ async function dropLeft(plan: Plan, options: CleanupOptions): Promise<void> {
     try {
       await dropStream(stream, { server, database: databaseOf(stream) }, options);
     } catch (error) {
+      isDone = false;
       logger.warn('a change stream that was left could not be dropped; it is tried again', {
         stream,
         error: toSluiceError(error),
       });
     }
   }
+  return isDone;
 }
 
 /** What the stream made at its source goes; only while nobody reads it. */

@@ -142,7 +142,7 @@ export class JobBoard {
       case 'copy':
         return runner.copy(mapping, signal);
       case 'adopt':
-        return runner.adopt(mapping);
+        return runner.adopt(mapping, signal);
       case 'pause':
         await runner.pause(mapping);
         return true;

@@ -32,13 +32,16 @@ export class MappingJobs {
   }
 
   /** `initial_sync = 'none'`: the table is taken as it is, changes are followed from now on. False: it could not begin yet. */
-  async adopt(mapping: PlannedMapping): Promise<boolean> {
+  async adopt(mapping: PlannedMapping, signal: AbortSignal): Promise<boolean> {
     const { control, fleet, logger, settings } = this.#options;
     const source = fleet.database(mapping.source);
     const destination = fleet.database(mapping.destination);
     if (!destination.destination)
       throw new SluiceError('CAPABILITY_MISSING', `${mapping.label}: the destination cannot be written`);
     await destination.destination.prepare();
+    const [state] = await destination.destination.copies.states([mapping.row.mappingUid]);
+    // It was adopted before and has failed since: what changed meanwhile is kept for it.
+    if (state?.route?.backlog === 'hold') return this.settle(mapping, signal);
     await checkPlace(mapping, fleet, this.#options.mapping);
     const { table, live, check } = await checkMapping({
       source,
@@ -58,7 +61,6 @@ export class MappingJobs {
         },
       );
     }
-    const [state] = await destination.destination.copies.states([mapping.row.mappingUid]);
     const adopted = await destination.destination.copies.adopt({
       stream: mapping.stream,
       group: mapping.group,

@@ -41,6 +41,8 @@ export interface ServiceOptions {
 const DRAIN_MS = 20_000;
 const RETENTION_INTERVAL_MS = 60 * 60 * 1000;
 const DISPLAY_INTERVAL_MS = 60 * 1000;
+/** When what could not be undone is tried again. */
+const CLEAN_UP_AGAIN_MS = 30_000;
 /** A wake-up storm (500 jobs that end at once) becomes one poll. */
 const WAKE_DELAY_MS = 50;
 /** A poll that reads thousands of mappings takes long: whatever wakes it, the next waits for a multiple of that. */
@@ -213,7 +215,7 @@ export class Service {
     const places = this.#plan.mappings.flatMap((one): StreamPlace[] => [one.source, one.streamPlace, one.destination]);
     await this.#fleet?.keep(places);
     if (this.#fleet) {
-      await cleanUp(this.#plan, {
+      const isClean = await cleanUp(this.#plan, {
         control: this.#control,
         fleet: this.#fleet,
         owner: this.#owner,
@@ -224,6 +226,8 @@ export class Service {
         controlServer: this.#controlServer(),
         leaseSeconds: this.#settings.lease_seconds,
       });
+      // Nothing else may ever change.
+      if (!isClean) this.#lookSoon(CLEAN_UP_AGAIN_MS);
     }
     this.#jobs?.endOutdated();
   }

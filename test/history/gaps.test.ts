@@ -1,5 +1,6 @@
 import { expect } from 'chai';
 import { createWorld, equal, eventually, type TestService, type World } from '../support/service.ts';
+import { skip } from '../support/skip.ts';
 
 /** A gap is a state, never a skip (invariant 5). */
 describe('history lost at the source or at the destination', () => {
@@ -165,6 +166,24 @@ describe('history lost at the source or at the destination', () => {
       if (kept.length > 0) throw new Error('still kept');
     });
     expect(await world.control.query('SELECT * FROM source_objects')).to.have.length(0);
+  });
+
+  it('F47: what another process still held when the last mapping was deleted is dropped later, although nothing changes any more', async function () {
+    if (!process.env['SLUICE_TEST_LONG']) skip(this, 'takes long: npm run test:long');
+    await service.stop();
+    const held = `lease_key, 'another', now(), now(), now() + interval '10 seconds' FROM (SELECT 'stream:' || stream AS lease_key FROM mapping_state) s`;
+    await world.control.query('DELETE FROM leases');
+    await world.control.query(
+      `INSERT INTO leases (lease_key, owner, acquired_at, renewed_at, expires_at) SELECT ${held}`,
+    );
+    await world.control.query('DELETE FROM table_mappings WHERE mapping_id = $1', [mapping]);
+    await world.start();
+    await eventually(async () => {
+      const left = await world.source.query(
+        'SELECT slot_name FROM pg_replication_slots WHERE database = current_database()',
+      );
+      if (left.length > 0) throw new Error(`still there: ${JSON.stringify(left)}`);
+    }, 60_000);
   });
 
   it('F47: one of two mappings deleted leaves the stream to the other', async () => {

@@ -1,12 +1,15 @@
 /** What every destination is held to besides, from PostgreSQL: keys of text, guards, rows that are refused, a column that comes, readers. */
 import { expect } from 'chai';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { TITLES, type EngineName } from '../support/ends.ts';
+import type { EngineName } from '../support/ends.ts';
+import type { findMysql } from '../support/mysql.ts';
 import { eventually } from '../support/service.ts';
 import { createWorldTo, type TargetWorld } from '../support/target-world.ts';
 
 export interface DestinationUnderTest {
+  readonly name: string;
   readonly engine: EngineName;
+  readonly mysql?: typeof findMysql;
   /** Keys that differ in blanks at their ends only are two. */
   readonly tellsBlanksApart: boolean;
   /** Makes the tables `parents` and `guarded` (an identity, a foreign key that cascades) and the trigger `touch`. */
@@ -16,11 +19,11 @@ export interface DestinationUnderTest {
 }
 
 export function destinationSuite(under: DestinationUnderTest, more?: (worldOf: () => TargetWorld) => void): void {
-  describe(`${TITLES[under.engine]} as destination`, function () {
+  describe(`${under.name} as destination`, function () {
     this.timeout(90_000);
     let world: TargetWorld;
     before(async function () {
-      world = await createWorldTo(this, under.engine);
+      world = await createWorldTo(this, under.engine, {}, under.mysql);
       await world.start();
     });
     after(() => world?.close());

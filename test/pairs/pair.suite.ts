@@ -7,8 +7,8 @@ import { skip } from '../support/skip.ts';
 /** Long enough for a busy machine: what is waited for comes by itself, or never. */
 const PATIENCE_S = 40;
 
-export function pairSuite(worldOf: () => PairsWorld, from: EngineName, into: EngineName): void {
-  describe(`${TITLES[from]} → ${TITLES[into]}`, function () {
+export function pairSuite(worldOf: () => PairsWorld, from: EngineName, into: EngineName, titles = TITLES): void {
+  describe(`${titles[from]} → ${titles[into]}`, function () {
     this.timeout(120_000);
     let world: PairsWorld;
     let source: End;

@@ -3,6 +3,7 @@ import { findSqlServer } from '../support/sqlserver.ts';
 import { destinationSuite } from './destination.suite.ts';
 
 destinationSuite({
+  name: 'SQL Server',
   engine: 'sqlserver',
   tellsBlanksApart: false,
   guarded: [

@@ -2,8 +2,9 @@
 import { expect } from 'chai';
 import { ChildServices, expireLeases } from '../support/child-service.ts';
 import { createMysqlDatabase, requireMysql, requireMysqlItself, type MysqlTestDatabase } from '../support/mysql.ts';
-import { numbers } from '../support/mysql-pair.ts';
+import { MARIADB } from '../support/same-engine-pair.ts';
 import { createWorld, eventually, type World } from '../support/service.ts';
+import { skip } from '../support/skip.ts';
 
 const ROWS = 50;
 /** What all `n` of a pair of tables add up to, whatever is moved between them. */
@@ -25,7 +26,7 @@ for (const { name, require } of [
       const made = await createMysqlDatabase(server, prefix);
       for (const table of ['orders', 'items']) {
         await made.query(`CREATE TABLE ${table} (id int NOT NULL PRIMARY KEY, n int NOT NULL, v varchar(40))`);
-        await made.query(`INSERT INTO ${table} SELECT i, 100, '${prefix} ${table}' FROM ${numbers(ROWS)}`);
+        await made.query(`INSERT INTO ${table} SELECT i, 100, '${prefix} ${table}' FROM ${MARIADB.numbers(ROWS)}`);
       }
       return made;
     };
@@ -210,6 +211,37 @@ for (const { name, require } of [
         });
       } finally {
         await c.drop();
+      }
+    });
+
+    it('F03 F50: such a database is mapped and copied by another process, while the owner of the stream is frozen and knows of nothing', async function () {
+      if (!process.env['SLUICE_TEST_LONG']) skip(this, 'takes long: npm run test:long');
+      const d = await database(a.server, 'd');
+      try {
+        const owner = await services.start(world);
+        await owner.says('change stream started', 60_000);
+        await move(6);
+        await equal(a, 'orders', 'a_orders');
+        owner.signal('SIGSTOP');
+        await map(d, 'orders', 'd_orders');
+        // Its lease is left to the owner.
+        const copier = await services.startBeside(world);
+        await copier.says('full sync started', 60_000);
+        for (let i = 1; i <= 20; i++)
+          await d.query(`UPDATE orders SET id = id + ${ROWS}, v = 'round ${i}' WHERE id <= ${i * ROWS}`);
+        await move(7);
+        owner.signal('SIGCONT');
+        await state('d_orders', 'streaming');
+        await equal(d, 'orders', 'd_orders');
+        expect(owner.count('was lost to another'), owner.lastWords()).to.equal(0);
+        await d.query("UPDATE orders SET v = 'behind it'");
+        await equal(d, 'orders', 'd_orders');
+        await allEqual();
+        await world.control.query('DELETE FROM table_mappings WHERE mapping_id = $1', [mappings.get('d_orders')]);
+        mappings.delete('d_orders');
+      } finally {
+        await services.killAll();
+        await d.drop();
       }
     });
 

@@ -136,6 +136,11 @@ export class ChildServices {
   /** Those that were killed before it leave no leases to wait for. */
   async start(world: World, failpoints: Failpoints = {}): Promise<ChildService> {
     await expireLeases(world);
+    return this.startBeside(world, failpoints);
+  }
+
+  /** Those that run, or are frozen, keep their leases. */
+  async startBeside(world: World, failpoints: Failpoints = {}): Promise<ChildService> {
     const service = await ChildService.start(world, failpoints);
     this.#started.push(service);
     return service;

@@ -7,7 +7,7 @@ import { engineOf } from '../../src/engines/registry.ts';
 import type { Table } from '../../src/model/tables.ts';
 import { createMysqlDatabase, findMysql } from './mysql.ts';
 import type { TestDatabase } from './postgres.ts';
-import { createSqlServerDatabase, findSqlServer } from './sqlserver.ts';
+import { createSqlServerDatabase, findSqlServer, type SqlServerTestDatabase } from './sqlserver.ts';
 
 export const ENGINES = ['postgres', 'sqlserver', 'mysql'] as const;
 export type EngineName = (typeof ENGINES)[number];
@@ -42,6 +42,10 @@ export interface End {
   query(sql: string): Promise<Readonly<Record<string, unknown>>[]>;
   /** These statements as one transaction. */
   transaction(...statements: string[]): Promise<void>;
+  /** A transaction whose statements come one by one. */
+  held(work: (run: (sql: string) => Promise<unknown>) => Promise<unknown>): Promise<unknown>;
+  /** For what only SQL Server has. */
+  readonly sqlServer: SqlServerTestDatabase | null;
   insert(table: string, columns: readonly string[], rows: readonly (readonly Value[])[]): Promise<void>;
   /** Empties the table by the shortest way that a table whose changes are followed has. */
   emptying(table: string): string;
@@ -104,6 +108,12 @@ interface Database {
   drop(): Promise<void>;
 }
 
+interface Special {
+  readonly held: End['held'];
+  readonly capture?: End['capture'];
+  readonly sqlServer?: SqlServerTestDatabase;
+}
+
 /** A new database; the reason, where there is no such server. `mysql`: which of the two is meant. */
 export async function createEnd(
   engine: Exclude<EngineName, 'postgres'>,
@@ -112,21 +122,36 @@ export async function createEnd(
 ): Promise<End | string> {
   if (engine === 'mysql') {
     const server = await mysql();
-    return typeof server === 'string' ? server : end(engine, await createMysqlDatabase(server, role));
+    if (typeof server === 'string') return server;
+    const database = await createMysqlDatabase(server, role);
+    return end(engine, database, {
+      held: (work) =>
+        database.connection.use((session) =>
+          session.transaction('START TRANSACTION', () => work((sql) => session.run('hold a transaction', [sql]))),
+        ),
+    });
   }
   const server = await findSqlServer();
   if (typeof server === 'string') return server;
   const database = await createSqlServerDatabase(server, role);
   if (role === 'src') await database.enableCdc();
-  return end(engine, database, (table) => database.captureTable('dbo', table));
+  return end(engine, database, {
+    held: (work) =>
+      database.connection.use((session) =>
+        session.transaction(() => work((sql) => session.run('hold a transaction', [sql]))),
+      ),
+    capture: (table) => database.captureTable('dbo', table),
+    sqlServer: database,
+  });
 }
 
 export function postgresEnd(database: TestDatabase): End {
   // Made and dropped with the world that it is part of.
-  return end('postgres', { ...database, query: (sql) => database.query(sql), drop: () => Promise.resolve() });
+  const part = { ...database, query: (sql: string) => database.query(sql), drop: () => Promise.resolve() };
+  return end('postgres', part, { held: () => Promise.reject(new Error('no test holds a transaction here')) });
 }
 
-function end(engine: EngineName, database: Database, capture?: (table: string) => Promise<void>): End {
+function end(engine: EngineName, database: Database, special: Special): End {
   const dialect = DIALECTS[engine];
   const { name, url } = database;
   const query = (sql: string) => database.query(sql);
@@ -148,6 +173,8 @@ function end(engine: EngineName, database: Database, capture?: (table: string) =
     home: dialect.home,
     emptying: dialect.emptying,
     query,
+    held: special.held,
+    sqlServer: special.sqlServer ?? null,
     transaction: async (...statements) => void (await query([dialect.begin, ...statements, 'COMMIT'].join('; '))),
     insert: async (table, columns, rows) => {
       for (let at = 0; at < rows.length; at += 500) {
@@ -155,7 +182,7 @@ function end(engine: EngineName, database: Database, capture?: (table: string) =
         await query(`INSERT INTO ${table} (${columns.join(', ')}) VALUES ${lines.join(', ')}`);
       }
     },
-    capture: (table) => capture?.(table) ?? Promise.resolve(),
+    capture: (table) => special.capture?.(table) ?? Promise.resolve(),
     describe: (table) => described(handle, dialect.schema, table),
     rows: (table) => linesOf(handle, dialect.schema, table),
     drop: async () => {

@@ -26,6 +26,16 @@ export interface EngineOfPairs {
   restorePositions(positions: string, saved: string): string;
   /** Names of Sluice's backlogs. */
   readonly backlogs: string;
+  /** Ids of the service's sessions in the database; of those that read the server's log, where they are in none. */
+  sessions(database: string): string;
+  readonly logReaders?: string;
+  kill(id: number): string;
+  /** Fails with TIMEOUT while somebody else holds the row; takes nothing. */
+  probeRow(table: string, id: number): string;
+  /** How a writer says that it waits for locks a second at most. */
+  readonly shortLockWait?: string;
+  /** Has the source discard what it has recorded of the table, as its retention would. */
+  discard?(table: string): string;
 }
 
 const DIGITS = '(VALUES (0), (1), (2), (3), (4), (5), (6), (7), (8), (9))';
@@ -41,6 +51,12 @@ const MYSQL = {
   restorePositions: (positions, saved) =>
     `UPDATE ${positions} p JOIN ${saved} s ON s.stream = p.stream AND s.apply_group = p.apply_group SET p.position = s.position`,
   backlogs: `SELECT TABLE_NAME AS name FROM information_schema.TABLES WHERE TABLE_SCHEMA = DATABASE() AND TABLE_NAME LIKE 'sluice\\_backlog%'`,
+  sessions: (database) =>
+    `SELECT ID AS id FROM information_schema.PROCESSLIST WHERE DB = '${database}' AND ID <> CONNECTION_ID()`,
+  logReaders: "SELECT ID AS id FROM information_schema.PROCESSLIST WHERE COMMAND LIKE 'Binlog Dump%'",
+  kill: (id) => `KILL CONNECTION ${id}`,
+  probeRow: (table, id) => `SELECT id FROM ${table} WHERE id = ${id} FOR UPDATE NOWAIT`,
+  shortLockWait: 'SET SESSION innodb_lock_wait_timeout = 1',
 } satisfies Partial<EngineOfPairs>;
 
 export const MARIADB: EngineOfPairs = { ...MYSQL, name: 'MariaDB', mysql: findMysql };
@@ -58,6 +74,14 @@ export const SQL_SERVER: EngineOfPairs = {
   restorePositions: (positions, saved) =>
     `UPDATE p SET position = s.position FROM ${positions} p JOIN ${saved} s ON s.stream = p.stream AND s.apply_group = p.apply_group`,
   backlogs: `SELECT t.name AS name FROM sys.tables t JOIN sys.schemas s ON s.schema_id = t.schema_id WHERE s.name = N'sluice' AND t.name LIKE N'backlog%'`,
+  sessions: () =>
+    `SELECT session_id AS id FROM sys.dm_exec_sessions WHERE program_name LIKE N'sluice%' AND program_name <> N'sluice tests' AND database_id = DB_ID()`,
+  kill: (id) => `KILL ${id}`,
+  probeRow: (table, id) =>
+    `SET LOCK_TIMEOUT 200; BEGIN TRANSACTION; UPDATE ${table} SET v = v WHERE id = ${id}; ROLLBACK TRANSACTION; SET LOCK_TIMEOUT -1`,
+  discard: (table) =>
+    `DECLARE @low binary(10) = sys.fn_cdc_get_max_lsn();
+     EXEC sys.sp_cdc_cleanup_change_table @capture_instance = N'dbo_${table}', @low_water_mark = @low`,
 };
 
 export interface SameEnginePair {
@@ -112,6 +136,8 @@ export async function createSameEnginePair(
       ...into.asDestination,
       ...columns,
     });
+  const rows = async (end: End, table: string) =>
+    (await end.query(`SELECT * FROM ${table}`)).map((row) => JSON.stringify(row));
   return {
     world,
     from,
@@ -130,8 +156,8 @@ export async function createSameEnginePair(
     state,
     equal: (table, target = table) =>
       eventually(async () => {
-        const here = (await from.rows(table)).rows;
-        const there = new Set((await into.rows(target)).rows);
+        const here = await rows(from, table);
+        const there = new Set(await rows(into, target));
         const missing = here.filter((row) => !there.has(row)).length;
         if (missing > 0 || here.length !== there.size)
           throw new Error(`${target}: ${there.size} rows; of the source's ${here.length}, ${missing} are missing`);

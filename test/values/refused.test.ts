@@ -65,6 +65,23 @@ describe('rows and values that the destination refuses', () => {
     await equal(world, 'narrow');
   });
 
+  it('F36: a row refused by a table that was adopted: what changes until it is mended is kept, and is not adopted away', async () => {
+    for (const database of [world.source, world.destination])
+      await database.query(`CREATE TABLE adopted (id int PRIMARY KEY, v text)`);
+    await world.destination.query(`ALTER TABLE adopted ADD CONSTRAINT no_bad CHECK (v <> 'bad')`);
+    const mapping = await world.map('adopted', { initial_sync: 'none' });
+    await world.state(mapping, 'streaming');
+    await world.source.query(`INSERT INTO adopted VALUES (1, 'good')`);
+    await equal(world, 'adopted');
+    await world.source.query(`INSERT INTO adopted VALUES (2, 'bad')`);
+    await world.state(mapping, 'failed');
+    await world.source.query(`INSERT INTO adopted VALUES (3, 'while it fails')`);
+    await world.destination.query(`ALTER TABLE adopted DROP CONSTRAINT no_bad`);
+    await world.control.query('UPDATE table_mappings SET max_failed_rows = 1 WHERE mapping_id = $1', [mapping]);
+    await equal(world, 'adopted');
+    await world.state(mapping, 'streaming');
+  });
+
   it('F36: a refused row stops the mapping by default; its key is kept, others go on; allowed, only it is left out', async () => {
     await world.source.query(`CREATE TABLE checked (id int PRIMARY KEY, v int, large text)`);
     await world.source.query(`ALTER TABLE checked ALTER large SET STORAGE EXTERNAL`);

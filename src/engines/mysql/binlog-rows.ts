@@ -30,8 +30,8 @@ import type { WantedSchemas } from './wanted-schemas.ts';
 /** Approximate memory of a cell besides its text. */
 const CELL_BYTES = 48;
 
-/** Descriptions of tables that are remembered. */
-const MAX_DESCRIPTIONS = 1000;
+/** Bytes of the descriptions of tables that are remembered. */
+const DESCRIPTION_BYTES = 4 << 20;
 
 interface Followed {
   /** `tableKey` of its name. */
@@ -76,6 +76,7 @@ export class RowDecoder {
   readonly #byName = new Map<string, Followed>();
   /** By what a table map event says, but for the table's id; null: of another database. */
   readonly #described = new Map<string, Followed | null>();
+  #describedBytes = 0;
   #open = new Map<Followed, ImageChanges<BinlogRows>>();
   /** Tables whose rows could not be read, since the last complete piece, by `#place`. */
   #unread = new Map<string, SluiceError>();
@@ -143,7 +144,11 @@ export class RowDecoder {
       this.#tables.set(id, known);
       return undefined;
     }
-    if (this.#described.size >= MAX_DESCRIPTIONS) this.#described.clear();
+    this.#describedBytes += words.length;
+    if (this.#describedBytes > DESCRIPTION_BYTES) {
+      this.#described.clear();
+      this.#describedBytes = words.length;
+    }
     const logged = readTableName(event);
     const schema = this.#options.schemas.nameOf(logged.schema);
     if (schema === null) {

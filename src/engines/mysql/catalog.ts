@@ -6,6 +6,10 @@ import { constantOf } from './constants.ts';
 import { quoteIdentifier, quoteTable } from './sql.ts';
 import { ENGINE, logicalType } from './types.ts';
 
+/** MariaDB prints defaults as SQL; MySQL prints text bare, and says when a default is an expression. */
+const DEFAULT_AS_SQL = `IF(c.DATA_TYPE IN ('char', 'varchar', 'enum', 'set', 'date', 'time', 'datetime', 'timestamp')
+    AND c.EXTRA NOT LIKE '%DEFAULT_GENERATED%', CONCAT('''', REPLACE(c.COLUMN_DEFAULT, '''', ''''''), ''''), c.COLUMN_DEFAULT)`;
+
 /**
  * One row for each fact, a JSON document in it, so that all are one answer and nothing depends on the session's collations. `%s` is the
  * condition on the names. MariaDB's own facts (a column's JSON check) are asked of MariaDB only: MySQL's view lacks the table's name.
@@ -16,7 +20,7 @@ SELECT 'table' AS kind, JSON_OBJECT('schema', t.TABLE_SCHEMA, 'table', t.TABLE_N
   FROM information_schema.TABLES t WHERE ${where('t.TABLE_SCHEMA', 't.TABLE_NAME')}
 UNION ALL
 SELECT 'column', JSON_OBJECT('schema', c.TABLE_SCHEMA, 'table', c.TABLE_NAME, 'name', c.COLUMN_NAME, 'number', c.ORDINAL_POSITION,
-    'native', c.COLUMN_TYPE, 'nullable', c.IS_NULLABLE, 'default', c.COLUMN_DEFAULT, 'extra', c.EXTRA, 'collation', c.COLLATION_NAME,
+    'native', c.COLUMN_TYPE, 'nullable', c.IS_NULLABLE, 'default', ${isMariaDb ? 'c.COLUMN_DEFAULT' : DEFAULT_AS_SQL}, 'extra', c.EXTRA, 'collation', c.COLLATION_NAME,
     'expression', c.GENERATION_EXPRESSION)
   FROM information_schema.COLUMNS c WHERE ${where('c.TABLE_SCHEMA', 'c.TABLE_NAME')}
 UNION ALL
@@ -222,7 +226,7 @@ function describeColumn(column: ColumnFact, isJsonText: boolean): Column {
   // The period columns of a system-versioned table are generated without an expression.
   const generated =
     expression !== '' ? `(${expression}) ${how === 'VIRTUAL' ? 'VIRTUAL' : 'STORED'}` : how ? `AS ROW (${how})` : null;
-  // MariaDB prints a default as SQL, NULL as the word; MySQL prints a literal bare and says when it is an expression.
+  // NULL as a word is MariaDB's.
   const isNone = column.default === null || column.default === 'NULL';
   const constant = generated !== null || isNone ? null : constantOf(column.default);
   return {

@@ -204,7 +204,7 @@ function generatedColumn(column: Column): DesignedColumn | null {
   };
 }
 
-/** MariaDB prints defaults as SQL; MySQL prints text bare, which says nothing of what it is. */
+/** Defaults as the catalog has them, of those that are the same in every version. */
 const DEFAULT = /^(?:'(?:[^'\\]|'')*'|b'[01]+'|-?\d+(?:\.\d+)?|current_timestamp(?:\(\d?\))?)$/i;
 
 function defaultClause(column: Column, nativeType: string, native: boolean, leftOut: string[]): string {

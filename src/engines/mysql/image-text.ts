@@ -78,6 +78,13 @@ export function writeEscaped(source: Buffer, from: number, end: number, out: Buf
   return to;
 }
 
+/** How many bytes are escaped. */
+export function escapesIn(source: Buffer, from: number, end: number): number {
+  let count = 0;
+  for (let at = from; at < end; at++) if (ESCAPES[source[at] ?? 0] !== 0) count++;
+  return count;
+}
+
 /** Bytes before the value say its length. */
 function escapedText(lengthBytes: number): ImageText {
   return {

@@ -1,10 +1,12 @@
 /** Rows of the change stream as LOAD DATA takes them, from where they lie in what was read (binlog-images.ts). */
 import type { UpsertImages } from '../../model/keyed-changes.ts';
 import { BinlogRows, endOfValue, isNullAt, type RowFormat } from './binlog-images.ts';
-import { imageText, writeEscaped, type ImageText } from './image-text.ts';
+import { escapesIn, imageText, writeEscaped, type ImageText } from './image-text.ts';
 import type { ValueWriter } from './load-values.ts';
 
 const CHUNK_BYTES = 64 * 1024;
+/** From this size on it is worth to count what is escaped: twice the size is much. */
+const LARGE_VALUE = 64 * 1024;
 
 /** A carried column: where it lies in the rows, and how it is written. */
 interface Written {
@@ -80,7 +82,9 @@ function* linesOf(
     for (const { at: column, text } of written) {
       most += 3;
       const from = starts[column] ?? -1;
-      if (text !== null && from >= 0) most += text.most((ends[column] ?? from) - from);
+      if (text === null || from < 0) continue;
+      const to = ends[column] ?? from;
+      most += to - from > LARGE_VALUE ? to - from + escapesIn(buffer, from, to) : text.most(to - from);
     }
     if (held > 0 && to + most > CHUNK_BYTES) {
       yield { lines: out.subarray(0, to), rows: held };

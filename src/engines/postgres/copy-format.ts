@@ -4,7 +4,8 @@
  * cells of raw bytes here and hex there (`\x…`, whose backslash is escaped as well).
  */
 import { SluiceError } from '../../model/errors.ts';
-import type { Cell, RowBatch } from '../../model/changes.ts';
+import type { Cell, ChangeCell, RowBatch } from '../../model/changes.ts';
+import type { UpsertImages } from '../../model/keyed-changes.ts';
 
 const HEADER = 5;
 const TAB = 0x09;
@@ -66,6 +67,29 @@ export class CopyTextEncoder {
       }
       this.#byte(NEWLINE);
       if (this.#at >= FRAME) yield this.#take();
+    }
+  }
+
+  /** Rows as they came, by the lines that they write of themselves, else by their cells. None of the columns is of bytes. */
+  *encodeImages({ images, rows, columns }: UpsertImages, first: number, end: number): Generator<Buffer, void, void> {
+    const row: ChangeCell[] = [];
+    for (let i = first; i < end; i++) {
+      const from = images[i];
+      const at = rows[i] ?? 0;
+      let written = -1;
+      if (from?.line && from.mostLine) {
+        this.#room(from.mostLine(at, columns) + 1);
+        written = from.line(at, columns, this.#buffer, this.#at);
+      }
+      if (written >= 0) {
+        this.#at = written;
+        this.#byte(NEWLINE);
+        if (this.#at >= FRAME) yield this.#take();
+      } else {
+        row.length = 0;
+        from?.append(at, row);
+        yield* this.encode({ columns: [], rows: 1, cells: columns.map((column) => row[column] ?? null) });
+      }
     }
   }
 

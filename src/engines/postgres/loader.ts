@@ -2,6 +2,7 @@
 import { SluiceError } from '../../model/errors.ts';
 import { displayName, type Column, type Table, type TableName } from '../../model/tables.ts';
 import type { RowBatch } from '../../model/changes.ts';
+import type { UpsertImages } from '../../model/keyed-changes.ts';
 import type { RowStream } from '../contract.ts';
 import { CopyTextEncoder } from './copy-format.ts';
 import { copyIn, type CopyIn } from './copy-protocol.ts';
@@ -97,6 +98,19 @@ async function* encodeFrom(
     if (next.done) break;
     yield* encoder.encode(next.value);
   }
+  const last = encoder.flush();
+  if (last) yield last;
+}
+
+/** Rows `first` to before `end` as they came, as the messages of COPY's text. */
+export async function* imageFrames(
+  images: UpsertImages,
+  first: number,
+  end: number,
+): AsyncGenerator<Buffer, void, void> {
+  // None of the columns is of bytes, which text has in hex.
+  const encoder = new CopyTextEncoder(images.columns.map(() => false));
+  yield* encoder.encodeImages(images, first, end);
   const last = encoder.flush();
   if (last) yield last;
 }

@@ -12,10 +12,10 @@ import type { ApplyCounts, RouteColumn } from '../contract.ts';
 import type { Session } from './connection.ts';
 import { binaryFrames, binaryWriters } from './binary-rows.ts';
 import { keyText } from './fetch.ts';
-import { loadRows } from './loader.ts';
+import { imageFrames, loadRows } from './loader.ts';
 import { quoteIdentifier, quoteTable } from './sql.ts';
 import { imageBatches } from '../image-changes.ts';
-import { copyLanes } from './types.ts';
+import { copyLanes, TEXT_LANE } from './types.ts';
 
 /**
  * What returned from COMMIT has reached the disk, whatever the server's default is: positions are acknowledged by it. The joins go from a staging table, which has no statistics, to the target's key index, always: a planner that guesses
@@ -330,6 +330,11 @@ export class TableApplier {
     if (images && writers && lane !== undefined) {
       const bytes = binaryFrames(images, writers, first, end);
       await loadRows(this.#session, table, columns, { format: lane, bytes }, before);
+      return;
+    }
+    if (images && columns.every((column) => column.type.kind !== 'bytes')) {
+      const bytes = imageFrames(images, first, end);
+      await loadRows(this.#session, table, columns, { format: TEXT_LANE, bytes }, before);
       return;
     }
     if (images) {

@@ -5,9 +5,10 @@
 import type { Cell, ChangeCell } from '../../model/changes.ts';
 import type { StoredRows } from '../image-changes.ts';
 import type { CapturedColumn } from './capture-instances.ts';
-import { decodeInt, integerAt } from './tds/cells.ts';
-import { cellOf, endOfValue, isNull } from './tds/read-columns.ts';
-import { isSet, type RowRests } from './tds/rows.ts';
+import { decodeInt, decodeUnicode, integerAt } from './tds/cells.ts';
+import { cellOf, endOfValue, isNull, lengthOfValue, startOfValue } from './tds/read-columns.ts';
+import { isSet, type RestFormat, type RowRests } from './tds/row-rests.ts';
+import { mostText, textWriter, writeCell, type TextWriter } from './tds/value-text.ts';
 
 /** What a row says besides its values. */
 const Row = {
@@ -19,6 +20,9 @@ const Row = {
 } as const;
 type Row = (typeof Row)[keyof typeof Row];
 
+const TAB = 0x09;
+const BACKSLASH = 0x5c;
+const LETTER_N = 0x4e;
 /** Nine digits, as `RowImages.integer` has them. */
 const MOST_INTEGER = 999_999_999;
 
@@ -34,6 +38,10 @@ export class CapturedRows implements StoredRows {
   readonly #large: readonly { readonly at: number; readonly ordinal: number }[];
   /** By row that is `Masked`: the columns that changed. */
   readonly #masks = new Map<number, string>();
+  // Of `line`: what the writers are of, and where the values of the row in hand begin (−1: NULL).
+  #written: RestFormat | null = null;
+  #writers: readonly (TextWriter | null)[] = [];
+  #starts = new Int32Array(0);
 
   constructor(columns: readonly CapturedColumn[]) {
     this.#columns = columns;
@@ -119,6 +127,55 @@ export class CapturedRows implements StoredRows {
       if (kind === Row.Whole) cells.push(cell);
       else cells.push(this.#isAbsent(row, column) ? undefined : this.#present(row, column, cell));
     }
+  }
+
+  mostLine(row: number, columns: readonly number[]): number {
+    return mostText(this.batchOf(row).lengths[this.indexOf(row)] ?? 0) + columns.length * mostText(0);
+  }
+
+  line(row: number, columns: readonly number[], out: Buffer, to: number): number {
+    const batch = this.batchOf(row);
+    const index = this.indexOf(row);
+    const { format } = batch;
+    const buffer = batch.buffers[index];
+    const nulls = batch.nulls[index] ?? null;
+    if (buffer === undefined || this.#kind(row) !== Row.Whole) return -1;
+    if (format !== this.#written) {
+      this.#written = format;
+      this.#writers = format.columns.map(textWriter);
+      this.#starts = new Int32Array(format.columns.length);
+    }
+    let at = batch.starts[index] ?? 0;
+    for (let i = 0; i < format.columns.length; i++) {
+      const read = format.columns[i];
+      const hasBytes = read !== undefined && (nulls === null || !isSet(nulls, format.leading + i));
+      this.#starts[i] = hasBytes && !isNull(read, buffer, at) ? at : -1;
+      if (hasBytes) at = endOfValue(read, buffer, at);
+    }
+    let next = to;
+    for (let c = 0; c < columns.length; c++) {
+      if (c > 0) out[next++] = TAB;
+      const column = columns[c] ?? 0;
+      const start = this.#starts[column] ?? -1;
+      const read = format.columns[column];
+      if (start < 0 || read === undefined) {
+        out[next++] = BACKSLASH;
+        out[next++] = LETTER_N;
+        continue;
+      }
+      const writer = this.#writers[column] ?? null;
+      const from = writer === null ? -1 : startOfValue(read, buffer, start);
+      const end = from < 0 ? -1 : from + lengthOfValue(read, buffer, start);
+      const written = writer === null || from < 0 ? -1 : writer(buffer, from, end, out, next);
+      if (written >= 0) next = written;
+      else {
+        // Text that is not written here may be something that UTF-8 does not have.
+        const cell = read.decode === decodeUnicode ? null : cellOf(read, buffer, start);
+        if (typeof cell !== 'string') return -1;
+        next = writeCell(cell, out, next);
+      }
+    }
+    return next;
   }
 
   /** Forgets rows from number `count` on. */

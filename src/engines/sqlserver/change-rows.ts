@@ -6,7 +6,8 @@ import { ImageChanges } from '../image-changes.ts';
 import type { CapturedColumn, CaptureInstance } from './capture-instances.ts';
 import { CapturedRows, isChanged } from './captured-rows.ts';
 import { lsnOf, type Lsn } from './position.ts';
-import type { ResultRows, RowRests } from './tds/rows.ts';
+import type { RowRests } from './tds/row-rests.ts';
+import type { ResultRows } from './tds/rows.ts';
 
 /** `__$operation`. */
 const DELETE = '1';

@@ -220,6 +220,19 @@ for (const { name, require } of [
       expect(await rowsOf('widths_copied')).to.deep.equal(rows);
     });
 
+    it('F33: values larger than a packet of the protocol, with what is escaped and without', async () => {
+      await database.query('CREATE TABLE large (id int PRIMARY KEY, t longtext, b longblob)');
+      await database.query('CREATE TABLE large_copied LIKE large');
+      const insert = `INSERT INTO large VALUES (1, REPEAT('a\tb', 6000000), NULL), (2, REPEAT(CHAR(92), 100000), REPEAT(UNHEX('00ff0a5c'), 100000)), (3, '', '')`;
+      await replay('large', 'large_copied', [insert], 3, asTheyCame);
+      await replay('large', 'large_copied', [`UPDATE large SET b = 'x' WHERE id < 3`], 2, asTheyCame);
+      const sums = (table: string) =>
+        database.query(`SELECT id, LENGTH(t) AS n, SHA2(t, 256) AS t, SHA2(b, 256) AS b FROM ${table} ORDER BY id`);
+      const wanted = await sums('large');
+      expect(wanted.map((row) => row['n'])).to.deep.equal(['18000000', '100000', '0']);
+      expect(await sums('large_copied')).to.deep.equal(wanted);
+    });
+
     it('F21: whole rows take the place of those under their key, new ones are added; deletes go first', async () => {
       await database.query('CREATE TABLE plain (id int PRIMARY KEY, v varchar(20))');
       await database.query('CREATE TABLE plain_copied LIKE plain');

@@ -7,7 +7,7 @@ import { readRows } from '../../../src/engines/sqlserver/rows.ts';
 import type { BulkColumn } from '../../../src/engines/sqlserver/tds/bulk-columns.ts';
 import { RefusedCell, RowEncoder } from '../../../src/engines/sqlserver/tds/bulk-rows.ts';
 import { partsOf } from '../../../src/engines/sqlserver/tds/read-columns.ts';
-import type { RowRests } from '../../../src/engines/sqlserver/tds/rows.ts';
+import type { RowRests } from '../../../src/engines/sqlserver/tds/row-rests.ts';
 import { selectExpression } from '../../../src/engines/sqlserver/types.ts';
 import type { Cell, ChangeCell } from '../../../src/model/changes.ts';
 import { createSqlServerDatabase, requireSqlServer, type SqlServerTestDatabase } from '../../support/sqlserver.ts';
@@ -80,6 +80,15 @@ describe('rows of change tables as they came', () => {
     for (const batch of rests) for (let i = 0; i < batch.starts.length; i++) rows.pushNew(batch, i);
     return rows;
   };
+  /** A row's line without its escapes. */
+  const lineOf = (rows: CapturedRows, row: number, columns: readonly number[] = [0]): string | null => {
+    const out = Buffer.alloc(rows.mostLine(row, columns));
+    const end = rows.line(row, columns, out, 0);
+    if (end < 0) return 'by its cells';
+    const line = out.toString('utf8', 0, end);
+    const letters: Readonly<Record<string, string>> = { t: '\t', n: '\n', r: '\r', '0': '\0' };
+    return line === '\\N' ? null : line.replace(/\\(.)/gs, (_, letter: string) => letters[letter] ?? letter);
+  };
   const appended = (rows: CapturedRows, row: number) => {
     const cells: ChangeCell[] = [];
     rows.append(row, cells);
@@ -113,6 +122,8 @@ describe('rows of change tables as they came', () => {
       for (const [row, cell] of cells.entries()) {
         expect(appended(rows, row), type).to.deep.equal([cell]);
         expect(rows.cell(row, 0), type).to.deep.equal(cell);
+        const isLine = cell === null || (typeof cell === 'string' && cell.length < 1000);
+        expect(lineOf(rows, row), type).to.be.oneOf(isLine ? [cell] : [cell, 'by its cells']);
         for (const [i, to] of columns.entries()) {
           const asCell = sent(to, (encoder) => encoder.add({ columns: ['v'], rows: 1, cells: [cell] }, 0, 1));
           const asItCame = sent(to, (encoder) => encoder.addRest(rows.batchOf(row), rows.indexOf(row), [0], null));
@@ -122,6 +133,29 @@ describe('rows of change tables as they came', () => {
       }
     }
     expect(same).to.be.greaterThan(5000);
+  });
+
+  it('F32: text as a line: every character, escaped where it would end a field; half a pair goes by its cell', async () => {
+    const text = Array.from({ length: 0x500 }, (_, i) => String.fromCharCode(i + 1)).join('') + '€\uffff😀\u{10ffff}é';
+    await session.run('fill a table', [
+      'DROP TABLE IF EXISTS #text',
+      'CREATE TABLE #text (t nvarchar(4000), u nvarchar(max), n decimal(9,3), d datetime2(3))',
+    ]);
+    await session.run('fill', ["INSERT INTO #text VALUES (@text, @text, -0.005, '2024-01-02T03:04:05.060')"], { text });
+    const { rests } = await restsOf('SELECT 1 AS i, t, u, n, d FROM #text');
+    const [batch] = rests;
+    if (!batch) throw new Error('no rows');
+    const rows = captured(
+      ['t', 'u', 'n', 'd'].map((name) => column(name)),
+      rests,
+    );
+    expect(lineOf(rows, 0, [0])).to.equal(text);
+    const out = Buffer.alloc(rows.mostLine(0, [0, 2, 3]));
+    expect(out.toString('utf8', 0, rows.line(0, [3, 2], out, 0))).to.equal('2024-01-02 03:04:05.06\t-0.005');
+    // A stand-in holds no half pair: of a whole one the second half is made a first one, in place.
+    const at = batch.buffers[0]?.indexOf(Buffer.from('😀', 'utf16le')) ?? -1;
+    batch.buffers[0]?.writeUInt16LE(0xd83d, at + 2);
+    expect(rows.line(0, [0], out, 0)).to.equal(-1);
   });
 
   it('F33: rows cut by packets and batches anywhere, large values among them', async () => {

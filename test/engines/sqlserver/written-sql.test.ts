@@ -3,8 +3,7 @@ import { expect } from 'chai';
 import { sentStatements } from '../../support/sent-statements.ts';
 import { eventually } from '../../support/service.ts';
 import { skip } from '../../support/skip.ts';
-import { requireSqlServer } from '../../support/sqlserver.ts';
-import { createSqlServerPair, type SqlServerPair } from '../../support/sqlserver-pair.ts';
+import { createSameEnginePair, SQL_SERVER, type SameEnginePair } from '../../support/same-engine-pair.ts';
 import { loadTsqlGrammar } from '../../support/tsql-grammar.ts';
 
 /** What the grammar does not know, though SQL Server does. */
@@ -16,11 +15,11 @@ const GAPS: readonly { readonly batch: RegExp; readonly why: string }[] = [
 
 describe('T-SQL that the product sends', function () {
   this.timeout(300_000);
-  let pair: SqlServerPair;
+  let pair: SameEnginePair;
   const parse = loadTsqlGrammar();
   before(async function () {
     if (!parse) skip(this, 'the grammar of T-SQL is not installed: npm ci');
-    pair = await createSqlServerPair(await requireSqlServer(this));
+    pair = await createSameEnginePair(this, SQL_SERVER);
   });
   after(() => pair?.close());
 

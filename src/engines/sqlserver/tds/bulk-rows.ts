@@ -4,7 +4,7 @@ import { Refused, RowBuffer } from './bulk-buffer.ts';
 import type { BulkColumn } from './bulk-columns.ts';
 import { valueCopier, type ValueCopier } from './bulk-rests.ts';
 import { endOfValue, isNull, isSameColumn } from './read-columns.ts';
-import { isSet, type RestFormat, type RowRests } from './rows.ts';
+import { isSet, type RestFormat, type RowRests } from './row-rests.ts';
 
 const COLMETADATA = 0x81;
 const ROW = 0xd1;

@@ -206,6 +206,27 @@ export function cellOf({ framing, size, decode }: ReadColumn, buffer: Buffer, at
   }
 }
 
+/** Where the bytes of the value at `at`, which is not NULL, begin; −1: they are not in one piece. */
+export function startOfValue({ framing }: ReadColumn, buffer: Buffer, at: number): number {
+  if (framing !== 'parts') return framing === 'fixed' ? at : framing === 'byte' ? at + 1 : at + 2;
+  const first = buffer.readUInt32LE(at + 8);
+  return first === 0 || buffer.readUInt32LE(at + 12 + first) === 0 ? at + 12 : -1;
+}
+
+/** Bytes of such a value that is in one piece. */
+export function lengthOfValue({ framing, size }: ReadColumn, buffer: Buffer, at: number): number {
+  switch (framing) {
+    case 'fixed':
+      return size;
+    case 'byte':
+      return buffer[at] ?? 0;
+    case 'short':
+      return buffer.readUInt16LE(at);
+    case 'parts':
+      return buffer.readUInt32LE(at + 8);
+  }
+}
+
 export function isNull({ framing }: ReadColumn, buffer: Buffer, at: number): boolean {
   switch (framing) {
     case 'fixed':

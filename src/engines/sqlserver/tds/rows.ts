@@ -6,6 +6,7 @@
 import { SluiceError } from '../../../model/errors.ts';
 import type { Cell } from '../../../model/changes.ts';
 import { asByteText, cellOf, endOfValue, partsOf, readColumn, type ReadColumn } from './read-columns.ts';
+import { emptyRests, isSet, type RowRests } from './row-rests.ts';
 
 /** Rows of the `result`-th result set of a request (from 0), flat. */
 export interface ResultRows {
@@ -16,23 +17,6 @@ export interface ResultRows {
   readonly cells: Cell[];
   /** The rest of each row, as it came. */
   readonly rests: RowRests | null;
-}
-
-/** Where the columns behind the leading ones lie, of each row. What is there is not written again. */
-export interface RowRests {
-  readonly format: RestFormat;
-  readonly buffers: Buffer[];
-  /** Where the first value of the rest begins. */
-  readonly starts: number[];
-  readonly lengths: number[];
-  /** Of rows where some column is NULL and has no bytes: the bitmap of these columns, the leading ones first. */
-  readonly nulls: (Uint8Array | null)[];
-}
-
-export interface RestFormat {
-  readonly leading: number;
-  /** Behind the leading ones. */
-  readonly columns: readonly ReadColumn[];
 }
 
 const COLMETADATA = 0x81;
@@ -235,15 +219,6 @@ export class RowExtractor {
     this.#result++;
     return at;
   }
-}
-
-function emptyRests(format: RestFormat): RowRests {
-  return { format, buffers: [], starts: [], lengths: [], nulls: [] };
-}
-
-/** The column has no bytes in the row with this bitmap. */
-export function isSet(nulls: Uint8Array, column: number): boolean {
-  return (((nulls[column >> 3] ?? 0) >> (column & 7)) & 1) === 1;
 }
 
 function unknown(what: string): SluiceError {
