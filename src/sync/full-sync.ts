@@ -281,20 +281,19 @@ class FullSync {
       // Read once more, to be looked through.
       return session.load(
         chunk,
-        this.#sifted(session, await snapshot.readChunk(table, layout, chunk, columns, 'cells')),
+        sifted(await snapshot.readChunk(table, layout, chunk, columns, 'cells'), this.#sieve(session)),
       );
     }
   }
 
-  /** The rows without those that the staging table does not take. */
-  #sifted(session: CopySession, rows: RowStream): RowStream {
-    if (!('batches' in rows)) throw new SluiceError('INTERNAL', `rows of lane ${rows.format} cannot be looked through`);
-    const sieve: Sieve = {
+  #sieve(session: CopySession): Sieve {
+    return {
       key: session.route.key,
+      alike: new Map(),
       refusal: (batch) => session.refusal(batch),
       sparing: this.#sparing,
+      check: () => this.#check(),
     };
-    return { format: 'cells', batches: sift(rows.batches, sieve) };
   }
 
   /** Without changes to correct it, a copy is one snapshot: what was loaded before a restart belongs to another one. */
@@ -306,11 +305,11 @@ class FullSync {
     lane: string,
   ): Promise<number> {
     try {
-      return await this.#loadWhole(session, snapshot, table, columns, lane, (rows) => rows);
+      return await this.#loadWhole(session, snapshot, table, columns, lane, null);
     } catch (error) {
       if (!hasCode(error, 'ROW_REFUSED')) throw error;
       // One snapshot cannot be read twice: the copy begins again, and looks at all of its rows.
-      return this.#loadWhole(session, snapshot, table, columns, 'cells', (rows) => this.#sifted(session, rows));
+      return this.#loadWhole(session, snapshot, table, columns, 'cells', this.#sieve(session));
     }
   }
 
@@ -320,7 +319,7 @@ class FullSync {
     table: Table,
     columns: readonly string[],
     lane: string,
-    sieve: (rows: RowStream) => RowStream,
+    sieve: Sieve | null,
   ): Promise<number> {
     // Without a plan nothing was loaded.
     if ((await session.plan()) !== null) await session.restart();
@@ -330,7 +329,7 @@ class FullSync {
     let rows = 0;
     for await (const { chunk, rows: stream } of snapshot.readWhole(table, plan, columns, lane)) {
       this.#check();
-      rows += await session.load(chunk, sieve(stream));
+      rows += await session.load(chunk, sieve ? sifted(stream, sieve) : stream);
       await failpoint('copy.chunk-loaded');
       this.#report({ rows, chunksDone: this.#progress.chunksDone + 1 });
     }
@@ -467,6 +466,12 @@ class FullSync {
     this.#progress = { ...this.#progress, ...progress };
     this.#options.progress(this.#progress);
   }
+}
+
+/** The rows without those that the staging table does not take. */
+function sifted(rows: RowStream, sieve: Sieve): RowStream {
+  if (!('batches' in rows)) throw new SluiceError('INTERNAL', `rows of lane ${rows.format} cannot be looked through`);
+  return { format: 'cells', batches: sift(rows.batches, sieve) };
 }
 
 /** A failover: the chunks may hold rows that it took back, and no event will say so (PROTOCOL, The stream). */

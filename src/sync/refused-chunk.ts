@@ -2,17 +2,22 @@
  * Rows of a copy that the staging table does not take, looked for batch by batch: a value that the destination has no place for
  * (U+0000, a day before the calendar) costs its row, not the table (DESIGN §7).
  */
+import { createHash } from 'node:crypto';
 import type { Cell, RowBatch } from '../model/changes.ts';
 import type { SluiceError } from '../model/errors.ts';
 import { tooManyRefused, type Sparing } from './piece-router.ts';
 import { legible, type RefusedRow } from './refused-rows.ts';
 
 export interface Sieve {
-  /** Source names of the key's columns; none: all of a row's cells stand for it. */
+  /** Source names of the key's columns; none: a row is named by a checksum, because its values are kept only where the mapping allows it. */
   readonly key: readonly string[];
+  /** Of a table without a key: how many of the refused rows had this checksum, so that each of them counts. */
+  readonly alike: Map<string, number>;
   /** Why rows are not taken; null: they are (`CopySession.refusal`). */
   readonly refusal: (rows: RowBatch) => Promise<SluiceError | null>;
   readonly sparing: Sparing;
+  /** Throws when the copy is to end: a search may take long. */
+  readonly check: () => void;
 }
 
 /** The batches without the refused rows, which are kept first. Throws ROW_REFUSED when they are more than allowed. */
@@ -25,7 +30,7 @@ export async function* sift(batches: AsyncIterable<RowBatch>, sieve: Sieve): Asy
       yield batch;
       continue;
     }
-    const rows = [...refused].map(([row, reason]) => refusedRow(batch, row, reason, sieve.key));
+    const rows = [...refused].map(([row, reason]) => refusedRow(batch, row, reason, sieve));
     const [first] = rows;
     if (first && !(await sieve.sparing.record(rows))) throw tooManyRefused(first.reason);
     if (refused.size < batch.rows) yield without(batch, refused);
@@ -45,6 +50,7 @@ class Search {
   /** By halves, until more are found than allowed. */
   async look(first: number, end: number): Promise<void> {
     if (first === end || this.refused.size > this.#sieve.sparing.limit) return;
+    this.#sieve.check();
     const reason = await this.#sieve.refusal(slice(this.#batch, first, end));
     if (reason === null) return;
     if (end - first === 1) {
@@ -70,14 +76,17 @@ function without({ columns, cells, rows }: RowBatch, refused: ReadonlyMap<number
   return { columns, rows: rows - refused.size, cells: kept };
 }
 
-function refusedRow(
-  { columns, cells }: RowBatch,
-  row: number,
-  reason: SluiceError,
-  key: readonly string[],
-): RefusedRow {
+function refusedRow({ columns, cells }: RowBatch, row: number, reason: SluiceError, sieve: Sieve): RefusedRow {
   const at = row * columns.length;
   const values = Object.fromEntries(columns.map((name, i) => [name, legible(cells[at + i])]));
-  const names = key.length > 0 ? key : columns;
-  return { operation: 'upsert', key: names.map((name) => values[name] ?? null), reason, values };
+  const key = sieve.key.length > 0 ? sieve.key.map((name) => values[name] ?? null) : standIn(values, sieve.alike);
+  return { operation: 'upsert', key, reason, values };
+}
+
+/** The same in every attempt of a copy, which meets the same rows again. */
+function standIn(values: RefusedRow['values'], alike: Sieve['alike']): Cell[] {
+  const checksum = createHash('sha256').update(JSON.stringify(values)).digest('hex').slice(0, 32);
+  const number = (alike.get(checksum) ?? 0) + 1;
+  alike.set(checksum, number);
+  return [checksum, String(number)];
 }

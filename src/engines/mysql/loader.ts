@@ -5,7 +5,7 @@
  */
 import type { Socket } from 'node:net';
 import { Readable } from 'node:stream';
-import type { Cell, RowBatch } from '../../model/changes.ts';
+import type { Cell } from '../../model/changes.ts';
 import { SluiceError } from '../../model/errors.ts';
 import { displayName, type Column, type TableName } from '../../model/tables.ts';
 import type { UpsertImages } from '../../model/keyed-changes.ts';
@@ -14,6 +14,7 @@ import { numberOf } from '../row-values.ts';
 import type { Parameter, Session } from './connection.ts';
 import { errorNumber } from './errors.ts';
 import { imageLines } from './load-images.ts';
+import { Batches, type BatchPart } from './load-parts.ts';
 import { refused, valueWriter, type ValueWriter } from './load-values.ts';
 import { quoteIdentifier, quoteTable } from './sql.ts';
 
@@ -37,6 +38,11 @@ const DUPLICATE = 1062;
 const NOT_ALLOWED: ReadonlySet<number> = new Set([1148, 3948, 4166]);
 
 const CHUNK_CHARACTERS = 64 * 1024;
+/**
+ * Of one statement that passes over duplicate keys: each is a warning, of which the server keeps 65,535 and counts no more either (the protocol
+ * has 16 bits for it). An UPDATE of a table that is being copied moves all of its rows to another chunk.
+ */
+const MOST_DUPLICATES = 60_000;
 /** Of one INSERT; the protocol counts placeholders in 16 bits. */
 const INSERT_ROWS = 500;
 const INSERT_BYTES = 1024 * 1024;
@@ -55,12 +61,8 @@ export async function loadRows(
 ): Promise<Loaded> {
   if (!('batches' in rows)) throw new SluiceError('INTERNAL', `could not load rows: unknown lane ${rows.format}`);
   const source = rows.batches[Symbol.asyncIterator]();
-  const load = new Load(session, table, columns, options);
   try {
-    const first = await source.next();
-    if (first.done) return { rows: 0, replaced: 0 };
-    const all = resumed(first.value, source);
-    return await load.run(all);
+    return await new Load(session, table, columns, options).run(new Batches(source));
   } finally {
     // Also when the load never began: a stream that nobody reads would keep its session and its transaction.
     await source.return?.();
@@ -77,15 +79,6 @@ export async function loadImages(
   options: LoadOptions = {},
 ): Promise<Loaded | null> {
   return new Load(session, table, columns, options).runImages(upserts, range);
-}
-
-async function* resumed(first: RowBatch, rest: AsyncIterator<RowBatch>): AsyncGenerator<RowBatch, void, void> {
-  yield first;
-  for (;;) {
-    const next = await rest.next();
-    if (next.done) return;
-    yield next.value;
-  }
 }
 
 class Load {
@@ -107,8 +100,11 @@ class Load {
     this.#options = options;
   }
 
-  async run(batches: AsyncGenerator<RowBatch, void, void>): Promise<Loaded> {
-    if (!(await this.#loadInfile((failed) => this.#lines(batches, failed)))) await this.#insertAll(batches);
+  async run(batches: Batches): Promise<Loaded> {
+    const most = this.#options.skipDuplicates ? MOST_DUPLICATES : Number.POSITIVE_INFINITY;
+    while (await batches.hasMore())
+      if (!(await this.#loadInfile((failed) => this.#lines(batches.take(most), failed))))
+        await this.#insertAll(batches.take(Number.POSITIVE_INFINITY));
     return { rows: this.#rows, replaced: this.#replaced };
   }
 
@@ -126,6 +122,7 @@ class Load {
   async #loadInfile(lines: (failed: (error: unknown) => void) => AsyncGenerator<Buffer, void, void>): Promise<boolean> {
     if (!this.#session.kind.allowsInfile) return false;
     const forget = noteListeners((this.#session.driver as unknown as { stream: Socket }).stream);
+    const before = this.#rows;
     let isAsked = false;
     let failure: { readonly error: unknown } | null = null;
     let stream: Readable | null = null;
@@ -137,7 +134,7 @@ class Load {
     try {
       const { rows, warnings } = await this.#session.change(this.#doing, this.#loadSql(), [], file);
       if (failure !== null) throw (failure as { readonly error: unknown }).error;
-      await this.#requireAll(rows, warnings);
+      await this.#requireAll(rows, warnings, this.#rows - before);
       return true;
     } catch (error) {
       forget();
@@ -167,16 +164,13 @@ class Load {
   }
 
   /** No faster than the connection takes it: the driver does not wait for its socket (invariant 7). */
-  async *#lines(
-    batches: AsyncIterable<RowBatch>,
-    failed: (error: unknown) => void,
-  ): AsyncGenerator<Buffer, void, void> {
+  async *#lines(parts: AsyncIterable<BatchPart>, failed: (error: unknown) => void): AsyncGenerator<Buffer, void, void> {
     const socket = (this.#session.driver as unknown as { stream: Socket }).stream;
     try {
       let lines = '';
-      for await (const { cells, rows } of batches) {
-        for (let row = 0; row < rows; row++) {
-          lines += this.#line(cells, row * this.#columns.length);
+      for await (const { batch, from, end } of parts) {
+        for (let row = from; row < end; row++) {
+          lines += this.#line(batch.cells, row * this.#columns.length);
           this.#rows++;
           if (lines.length < CHUNK_CHARACTERS) continue;
           yield Buffer.from(lines, 'utf8');
@@ -226,15 +220,15 @@ class Load {
     }
   }
 
-  async #insertAll(batches: AsyncIterable<RowBatch>): Promise<void> {
+  async #insertAll(parts: AsyncIterable<BatchPart>): Promise<void> {
     const width = this.#columns.length;
     const most = Math.max(1, Math.min(INSERT_ROWS, Math.floor(PLACEHOLDERS / width)));
     let values: Parameter[] = [];
     let size = 0;
-    for await (const { cells, rows } of batches) {
-      for (let row = 0; row < rows; row++) {
+    for await (const { batch, from, end } of parts) {
+      for (let row = from; row < end; row++) {
         for (let i = 0; i < width; i++) {
-          const text = this.#text(cells[row * width + i] ?? null, i);
+          const text = this.#text(batch.cells[row * width + i] ?? null, i);
           size += text?.length ?? 1;
           values.push(text);
         }
@@ -260,7 +254,7 @@ class Load {
     if (count !== most) this.#session.driver.unprepare(sql);
   }
 
-  async #requireAll(rows: number, warnings: number, sent = this.#rows): Promise<void> {
+  async #requireAll(rows: number, warnings: number, sent: number): Promise<void> {
     if (warnings === 0 && rows === sent) return;
     // A row that takes the place of another counts twice.
     if (this.#options.replace && warnings === 0 && rows > sent) {

@@ -1,7 +1,7 @@
 /** Sessions of one SQL Server database: a small pool for short queries, and sessions of their own for readers, loaders and appliers. */
 import type { EventEmitter } from 'node:events';
 import { Connection as Driver, Request, TYPES, type ConnectionConfiguration } from 'tedious';
-import { SluiceError } from '../../model/errors.ts';
+import { hasCode, SluiceError } from '../../model/errors.ts';
 import { parseSqlServerAddress, type SqlServerAddress } from './address.ts';
 import { placeOf, requireTls, sqlServerLogin } from './login.ts';
 import type { Installation, OpenOptions } from '../contract.ts';
@@ -107,7 +107,8 @@ export class Session implements PooledSession {
   /**
    * Within a transaction: what `work` did is undone when it throws, and the transaction goes on. Errors that end a statement
    * (constraints, NULL, truncation, overflow) leave the transaction alive under XACT_ABORT OFF; those that end the batch
-   * (conversions, a lost object) do not, whatever is set: then INTERNAL says so, and nothing of the transaction is left.
+   * (conversions, a lost object) do not, whatever is set: then INTERNAL says so, and nothing of the transaction is left. Nor is there after a
+   * deadlock, which says so itself: the whole is to be tried again.
    */
   async attempt<T>(work: () => Promise<T>): Promise<T> {
     const depth = this.#attempts++;
@@ -125,7 +126,7 @@ export class Session implements PooledSession {
          IF @state = 1 ROLLBACK TRANSACTION ${savepoint} ELSE IF @state = -1 ROLLBACK TRANSACTION;
          ${depth === 0 ? 'SET XACT_ABORT ON;' : ''} SELECT @state AS state`,
       );
-      if (row?.['state'] === 1) throw error;
+      if (row?.['state'] === 1 || hasCode(error, 'DEADLOCK')) throw error;
       throw new SluiceError('INTERNAL', 'the server ended the whole transaction because of one statement', {
         cause: error,
       });

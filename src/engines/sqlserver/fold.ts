@@ -115,6 +115,8 @@ export class SqlServerFold implements FoldSession {
       this.#isFinished = true;
       return true;
     } catch (error) {
+      // The server has taken back the rows as well: the copy goes on from its staging table, in another session.
+      if (filling && hasCode(error, 'DEADLOCK')) throw error;
       if (isLockFailure(error)) return false;
       throw error;
     } finally {

@@ -156,6 +156,16 @@ for (const way of ['LOAD DATA LOCAL', 'INSERT'] as const)
       );
     });
 
+    it('F08: more rows that are there already than the server has warnings for', async () => {
+      await database.query('CREATE TABLE moved (id int PRIMARY KEY)');
+      const ids = Array.from({ length: 70_000 }, (_, i) => [String(i)]);
+      await load('moved', ids);
+      expect(await load('moved', [...ids, ['70000']], { skipDuplicates: true })).to.equal(70_001);
+      expect(await database.query('SELECT COUNT(*) AS n FROM moved')).to.deep.equal([{ n: '70001' }]);
+      const refused = load('moved', [...ids, ['x']], { skipDuplicates: true });
+      expect(await codeOf(refused)).to.equal('ROW_REFUSED');
+    });
+
     it('F41: a source that fails ends the load with its error', async () => {
       await database.query('CREATE TABLE broken (id int PRIMARY KEY)');
       async function* failing(): AsyncGenerator<RowBatch> {
@@ -171,5 +181,9 @@ for (const way of ['LOAD DATA LOCAL', 'INSERT'] as const)
   });
 
 async function* batches(rows: readonly (readonly Cell[])[]): AsyncGenerator<RowBatch> {
-  for (const row of rows) yield { columns: row.map((_, i) => `c${i}`), rows: 1, cells: row };
+  const columns = rows[0]?.map((_, i) => `c${i}`) ?? [];
+  for (let at = 0; at < rows.length; at += 7) {
+    const part = rows.slice(at, at + 7);
+    yield { columns, rows: part.length, cells: part.flat() };
+  }
 }

@@ -163,4 +163,29 @@ describe('SQL Server: sessions', () => {
     expect(error.code).to.equal('CONNECTION_LOST');
     expect(await own.query('ask', 'SELECT 1 AS x')).to.deep.equal([{ x: 1 }]);
   });
+
+  it('F41: a deadlock within an attempt, which costs the whole transaction, is DEADLOCK', async () => {
+    const own = connection(() => undefined, database.name);
+    await own.query('make rows', 'CREATE TABLE dbo.crossed (id int PRIMARY KEY, v int)');
+    await own.query('make rows', 'INSERT INTO dbo.crossed VALUES (1, 0), (2, 0)');
+    const sessions = await Promise.all([own.take(), own.take()]);
+    const update = (id: number) => `UPDATE dbo.crossed SET v = v + 1 WHERE id = ${id}`;
+    try {
+      for (const [i, session] of sessions.entries()) await session.run('begin', ['BEGIN TRANSACTION', update(i + 1)]);
+      const ends = await Promise.allSettled(
+        sessions.map((session, i) =>
+          session.attempt(async () => {
+            await session.run('cross', [update(2 - i)]);
+            await session.run('commit', ['COMMIT TRANSACTION']);
+          }),
+        ),
+      );
+      const errors = ends.flatMap((end) => (end.status === 'rejected' ? [end.reason as SluiceError] : []));
+      expect(errors.map(({ code }) => code)).to.deep.equal(['DEADLOCK']);
+      const rows = await own.query('read', 'SELECT v FROM dbo.crossed');
+      expect(rows.map((row) => Number(row['v']))).to.deep.equal([1, 1]);
+    } finally {
+      await Promise.all(sessions.map((session) => own.release(session)));
+    }
+  });
 });
