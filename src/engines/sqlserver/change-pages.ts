@@ -51,7 +51,7 @@ export class ChangePages {
           : 'CAST(NULL AS varbinary(1))',
       ),
     ];
-    this.#select = `SELECT TOP (@rows) ${columns.map((column, i) => `${column} AS c${i}`).join(', ')} FROM ${changeTable(rows.instance.name)} c`;
+    this.#select = `SELECT ${columns.map((column, i) => `${column} AS c${i}`).join(', ')} FROM ${changeTable(rows.instance.name)} c`;
   }
 
   /** What a row took in the last page; null: none was read. */
@@ -79,18 +79,24 @@ export class ChangePages {
     const before = this.rows.bytes;
     let count = 0;
     let isFull = false;
-    for await (const batch of readRows(session, `read changes of ${this.rows.instance.name}`, this.#text(), {
-      parameters: this.#parameters(wanted),
-      leading: BOOKKEEPING.length,
-      batchBytes: Math.min(BATCH_BYTES, this.#pageBytes),
-    })) {
-      if (this.rows.bytes - before >= this.#pageBytes * 2) {
-        isFull = true;
-        continue;
+    try {
+      for await (const batch of readRows(session, `read changes of ${this.rows.instance.name}`, this.#text(), {
+        parameters: this.#parameters(wanted),
+        leading: BOOKKEEPING.length,
+        batchBytes: Math.min(BATCH_BYTES, this.#pageBytes),
+      })) {
+        if (this.rows.bytes - before >= this.#pageBytes * 2) {
+          isFull = true;
+          continue;
+        }
+        this.rows.add(batch);
+        count += batch.rows;
+        isFull = count >= wanted;
       }
-      this.rows.add(batch);
-      count += batch.rows;
-      isFull = count >= wanted;
+    } catch (error) {
+      // What the session is asked next must not lack rows (a server may keep the setting when a batch fails).
+      if (!session.lost) await session.run('read all rows again', ['SET ROWCOUNT 0']);
+      throw error;
     }
     this.rows.endPage();
     this.#place = this.rows.last ?? this.#place;
@@ -103,14 +109,15 @@ export class ChangePages {
     else this.#done = true;
   }
 
+  /** Not TOP, for which a stand-in's planner goes through all of the change table; here both are the first rows of its clustered index. */
   #text(): string {
     const order = 'ORDER BY c.[__$start_lsn], c.[__$command_id], c.[__$seqval], c.[__$operation]';
-    if (this.#place === null || !this.#inside)
-      return `${this.#select} WHERE c.[__$start_lsn] > CAST(@low AS binary(10)) AND c.[__$start_lsn] <= CAST(@high AS binary(10)) ${order}`;
-    return (
-      `${this.#select} WHERE c.[__$start_lsn] = CAST(@low AS binary(10)) AND c.[__$command_id] >= @command AND (c.[__$command_id] > @command` +
-      ` OR c.[__$seqval] > CAST(@sequence AS binary(10)) OR (c.[__$seqval] = CAST(@sequence AS binary(10)) AND c.[__$operation] > @operation)) ${order}`
-    );
+    const where =
+      this.#place === null || !this.#inside
+        ? 'c.[__$start_lsn] > CAST(@low AS binary(10)) AND c.[__$start_lsn] <= CAST(@high AS binary(10))'
+        : 'c.[__$start_lsn] = CAST(@low AS binary(10)) AND c.[__$command_id] >= @command AND (c.[__$command_id] > @command' +
+          ' OR c.[__$seqval] > CAST(@sequence AS binary(10)) OR (c.[__$seqval] = CAST(@sequence AS binary(10)) AND c.[__$operation] > @operation))';
+    return `SET ROWCOUNT @rows; ${this.#select} WHERE ${where} ${order}; SET ROWCOUNT 0`;
   }
 
   #parameters(rows: number): Parameters {

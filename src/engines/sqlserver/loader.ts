@@ -146,14 +146,15 @@ export function hasCapturedRows({ images }: UpsertImages): boolean {
 
 /**
  * As `loadRows`, of rows `first` to before `end` as they came. `isNumbered`: the table's first column, an int, gets their numbers, from 1.
+ * They are sent while they are being written. A value that is refused ends the load early, with whole rows: the session and its transaction
+ * go on, but the table holds rows of it until that is undone.
  */
 export async function loadImages(
   session: Session,
   target: LoadTarget,
   rows: { readonly images: UpsertImages; readonly first: number; readonly end: number; readonly isNumbered: boolean },
-  options: LoadOptions = {},
 ): Promise<number> {
-  const load = new Load(session, target, options);
+  const load = new Load(session, target, {});
   try {
     await load.addImages(rows.images, rows.first, rows.end, rows.isNumbered);
     return await load.end();
@@ -202,7 +203,9 @@ class Load {
         throw new SluiceError('INTERNAL', `row ${i} did not come from a change table`);
       const row = rows[i] ?? 0;
       this.#encoder.addRest(from.batchOf(row), from.indexOf(row), columns, isNumbered ? i - first + 1 : null);
-      if ((i - first) % STEP === STEP - 1) for (const block of this.#encoder.out.take()) await this.#hand(block);
+      if ((i - first) % STEP !== STEP - 1) continue;
+      if (this.#sent === null) await this.#begin();
+      for (const block of this.#encoder.out.take()) await this.#message.write(block);
     }
   }
 
@@ -244,9 +247,21 @@ class Load {
     return this.#encoder.rows;
   }
 
+  /** False: the server does not take what was encoded. */
+  async #endEarly(): Promise<boolean> {
+    if (this.#sent === null) return true;
+    try {
+      await this.end();
+      return true;
+    } catch {
+      return false;
+    }
+  }
+
   /** What to throw. Nothing goes on once this has resolved. */
   async fail(error: unknown): Promise<unknown> {
-    if (this.#sent !== null) {
+    const isEnded = error instanceof RefusedCell && error.isRowEnded && (await this.#endEarly());
+    if (this.#sent !== null && !isEnded) {
       this.#session.destroy();
       this.#message.abort(error);
       await this.#sent.catch(() => undefined);

@@ -282,7 +282,7 @@ export class TableApplier {
     const { images, upsertCount } = changes;
     if (images && hasCapturedRows(images)) {
       const rows = { images, first: 0, end: upsertCount, isNumbered: true };
-      await loadImages(this.#session, stage.target, rows, { checkFirst: true });
+      await loadImages(this.#session, stage.target, rows);
       return;
     }
     const cells = changes.hasAbsent

@@ -41,10 +41,13 @@ export function done(): Buffer {
 /** A value that the column does not take; `column` is its name. */
 export class RefusedCell extends Error {
   readonly column: string;
+  /** The row was ended with NULLs: what was encoded is whole rows, and can be sent for the answer's sake. */
+  readonly isRowEnded: boolean;
 
-  constructor(column: string, reason: string) {
+  constructor(column: string, reason: string, isRowEnded = false) {
     super(reason);
     this.column = column;
+    this.isRowEnded = isRowEnded;
   }
 }
 
@@ -114,7 +117,23 @@ export class RowEncoder {
       const from = starts[i] ?? 0;
       const end = ends[i] ?? 0;
       if (end === from || isNull(source, buffer, from)) this.#write(target, null);
-      else this.#copy(target, c, buffer, from, end);
+      else {
+        const block = out.bytes;
+        const { at: begun } = out;
+        try {
+          this.#copiers[c]?.(out, buffer, from, end);
+        } catch (error) {
+          if (!(error instanceof Refused)) throw error;
+          // What was written of the value is still in this block, or it is not known where it begins.
+          const isKnown = out.bytes === block;
+          if (isKnown) {
+            out.at = begun;
+            for (const rest of this.#columns.slice(own + c)) out.append(rest.null);
+            this.rows++;
+          }
+          throw new RefusedCell(target.name, error.message, isKnown);
+        }
+      }
     }
     this.rows++;
   }
@@ -131,14 +150,6 @@ export class RowEncoder {
       if (source === undefined || target === undefined) throw new RangeError(`there is no column ${i}`);
       return valueCopier(source, target);
     });
-  }
-
-  #copy(column: BulkColumn, at: number, buffer: Buffer, from: number, end: number): void {
-    try {
-      this.#copiers[at]?.(this.out, buffer, from, end);
-    } catch (error) {
-      throw refusal(column, error);
-    }
   }
 
   #write(column: BulkColumn, cell: Cell): void {
