@@ -102,10 +102,14 @@ export function folder(
       let collapse = new Collapse(columns, route.key, options);
       const flush = async () => {
         let changes = collapse.result();
+        let fetched: readonly Cell[][] = [];
         if (changes.hasAbsent && absent && doubt)
-          changes = await fetchAbsent(changes, collapse.visibility, absent, doubt, missing);
-        if (changes.truncate || changes.deleteCount > 0 || changes.upsertCount > 0)
-          await (sparing ? applyOrSpare(changes, { apply, attempt }, sparing) : apply(changes));
+          ({ changes, fetched } = await fetchAbsent(changes, collapse.visibility, absent, doubt, missing));
+        if (changes.truncate || changes.deleteCount > 0 || changes.upsertCount > 0) {
+          if (!sparing) await apply(changes);
+          else if ((await applyOrSpare(changes, { apply, attempt }, sparing)) && doubt && fetched.length > 0)
+            for (const i of await missing(fetched)) doubt.leaveOut(keyText(fetched[i] ?? []));
+        }
         collapse = new Collapse(columns, route.key, options);
       };
       for await (const block of blocks) {
@@ -123,9 +127,19 @@ export function folder(
 class Doubt {
   #keys: Set<string> | null = null;
   #fetched: Set<string> | null = new Set();
+  /**
+   * Of rows that were fetched and refused. They are not in the table, so that nothing in it is ahead of the fold by them, and whoever waits
+   * for all doubt to end does not wait for them: each change of theirs is fetched again.
+   */
+  readonly #leftOut = new Set<string>();
 
   includes(key: string): boolean {
-    return this.#keys === null || this.#keys.has(key) || this.#fetched === null || this.#fetched.has(key);
+    if (this.#keys === null || this.#keys.has(key) || this.#leftOut.has(key)) return true;
+    return this.#fetched === null || this.#fetched.has(key);
+  }
+
+  leaveOut(key: string): void {
+    if (this.#leftOut.size < DOUBTFUL_KEYS && this.#fetched?.delete(key)) this.#leftOut.add(key);
   }
 
   add(key: string): void {
@@ -162,7 +176,7 @@ async function fetchAbsent(
   from: AbsentSource,
   doubt: Doubt,
   missing: Parameters<Fold>[2],
-): Promise<KeyedChanges> {
+): Promise<{ readonly changes: KeyedChanges; readonly fetched: readonly Cell[][] }> {
   const width = changes.columns.length;
   const keyAt = changes.key.map((name) => changes.columns.indexOf(name));
   const stayed: Incomplete[] = [];
@@ -181,14 +195,9 @@ async function fetchAbsent(
       if (incomplete) wanted.push(incomplete);
     }
   }
-  if (wanted.length === 0) return changes;
-  const rows = await from.snapshot.fetchRows(
-    from.table,
-    changes.columns,
-    changes.key,
-    wanted.map(({ key }) => key),
-    visibility,
-  );
+  if (wanted.length === 0) return { changes, fetched: [] };
+  const fetched = wanted.map(({ key }) => key);
+  const rows = await from.snapshot.fetchRows(from.table, changes.columns, changes.key, fetched, visibility);
   const found = new Map<string, number>();
   for (let r = 0; r < rows.rows; r++) found.set(keyText(keyAt.map((at) => rows.cells[r * width + at])), r * width);
   const gone = new Set<number>();
@@ -204,7 +213,7 @@ async function fetchAbsent(
     for (let c = 0; c < width; c++)
       if (upserts[row * width + c] === undefined) upserts[row * width + c] = rows.cells[at + c];
   }
-  return without({ ...changes, upserts, images: null }, gone);
+  return { changes: without({ ...changes, upserts, images: null }, gone), fetched };
 }
 
 interface Incomplete {
@@ -235,8 +244,9 @@ function without(changes: KeyedChanges, gone: ReadonlySet<number>): KeyedChanges
   return { ...changes, newCount: 0, upserts, images: null, upsertCount: count, bases, hasAbsent };
 }
 
-/** A refused row is looked for only where there is one. */
-async function applyOrSpare(changes: KeyedChanges, trials: Trials, sparing: Sparing): Promise<void> {
+/** A refused row is looked for only where there is one. True: there was. */
+async function applyOrSpare(changes: KeyedChanges, trials: Trials, sparing: Sparing): Promise<boolean> {
   const refused = await refusalOf(() => trials.attempt(() => trials.apply(changes)));
   if (refused !== null) await spare(changes, trials, sparing);
+  return refused !== null;
 }
