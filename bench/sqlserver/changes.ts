@@ -139,9 +139,10 @@ async function stopCapture(source: SqlServerTestDatabase): Promise<void> {
 }
 
 /** Of the change table, which has just been filled: SQL Server gathers them when it needs them, Babelfish when its autovacuum gets there. */
-async function gatherStatistics({ name, server, query }: SqlServerTestDatabase): Promise<void> {
+async function gatherStatistics(source: SqlServerTestDatabase): Promise<void> {
+  const { name, server } = source;
   if (server.pgUrl === null) {
-    await query('UPDATE STATISTICS cdc.dbo_orders_CT');
+    await source.query('UPDATE STATISTICS cdc.dbo_orders_CT');
     return;
   }
   const client = new pg.Client({ connectionString: server.pgUrl });

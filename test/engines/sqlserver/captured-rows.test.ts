@@ -2,7 +2,7 @@ import { expect } from 'chai';
 import type { CapturedColumn } from '../../../src/engines/sqlserver/capture-instances.ts';
 import { CapturedRows } from '../../../src/engines/sqlserver/captured-rows.ts';
 import type { Session } from '../../../src/engines/sqlserver/connection.ts';
-import { loadTarget } from '../../../src/engines/sqlserver/loader.ts';
+import { loadImages, loadTarget } from '../../../src/engines/sqlserver/loader.ts';
 import { readRows } from '../../../src/engines/sqlserver/rows.ts';
 import type { BulkColumn } from '../../../src/engines/sqlserver/tds/bulk-columns.ts';
 import { RefusedCell, RowEncoder } from '../../../src/engines/sqlserver/tds/bulk-rows.ts';
@@ -156,6 +156,47 @@ describe('rows of change tables as they came', () => {
     const at = batch.buffers[0]?.indexOf(Buffer.from('😀', 'utf16le')) ?? -1;
     batch.buffers[0]?.writeUInt16LE(0xd83d, at + 2);
     expect(rows.line(0, [0], out, 0)).to.equal(-1);
+  });
+
+  it('F36: a refused value among rows that are being sent ends the load, not the session or its transaction', async () => {
+    const digits = '(VALUES (0), (1), (2), (3), (4), (5), (6), (7), (8), (9)) AS';
+    const { rests } = await restsOf(
+      `SELECT 1 AS i, CASE WHEN a.d = 7 AND b.d = 7 AND c.d = 9 THEN N'Ж' ELSE N'plain' END AS t, NEWID() AS g FROM ${digits} a(d) CROSS JOIN ${digits} b(d) CROSS JOIN ${digits} c(d) ORDER BY c.d, b.d, a.d`,
+    );
+    const rows = captured([column('t'), column('g')], rests);
+    await session.run('make tables', [
+      'CREATE TABLE #rows (n int, g uniqueidentifier NULL, t varchar(8) COLLATE Latin1_General_CI_AS NULL, v int NULL)',
+      'CREATE TABLE #kept (n int)',
+      'BEGIN TRANSACTION',
+      'INSERT INTO #kept VALUES (1)',
+    ]);
+    const target = await loadTarget(
+      session,
+      '#rows',
+      ['n', 'g', 't'].map((name) => ({ name })),
+    );
+    const images = {
+      relation: { name: { schema: 'dbo', table: 't' }, id: '1', columns: ['t', 'g'], columnTypes: ['', ''] },
+      columns: [1, 0],
+      images: Array.from({ length: rows.count }, () => rows),
+      rows: Array.from({ length: rows.count }, (_, i) => i),
+    };
+    const load = (end: number) => loadImages(session, target, { images, first: 0, end, isNumbered: true });
+    const failure = await load(1000).then(
+      () => null,
+      (error: { code?: string; message: string }) => error,
+    );
+    expect(failure).to.include({ code: 'ROW_REFUSED' });
+    expect(failure?.message).to.include('column t');
+    expect(session.lost).to.equal(null);
+    expect(await session.query('look', 'SELECT COUNT(*) AS n FROM #kept')).to.deep.equal([{ n: 1 }]);
+    // The rows before it were sent, as said; who loads undoes them.
+    await session.run('empty', ['TRUNCATE TABLE #rows']);
+    expect(await load(970)).to.equal(970);
+    expect(await session.query('look', 'SELECT COUNT(*) AS n, COUNT(g) AS g, MAX(t) AS t FROM #rows')).to.deep.equal([
+      { n: 970, g: 970, t: 'plain' },
+    ]);
+    await session.run('commit', ['COMMIT TRANSACTION']);
   });
 
   it('F33: rows cut by packets and batches anywhere, large values among them', async () => {
