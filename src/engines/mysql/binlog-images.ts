@@ -61,7 +61,7 @@ export function endOfValue(buffer: Buffer, at: number, size: number): number {
 }
 
 /** Where the row that begins at `row` ends. */
-export function endOfRow(buffer: Buffer, row: number, { sizes, nullBytes }: RowFormat): number {
+function endOfRow(buffer: Buffer, row: number, { sizes, nullBytes }: RowFormat): number {
   let at = row + nullBytes;
   for (let column = 0; column < sizes.length; column++)
     if (!isNullAt(buffer, row, column)) at = endOfValue(buffer, at, sizes[column] ?? 0);

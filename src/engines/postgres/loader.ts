@@ -71,7 +71,7 @@ function frames(rows: RowStream, columns: readonly LoadColumn[]): AsyncIterable<
 }
 
 /** Row batches as CopyData messages of COPY text. Cancelling it cancels `batches`, begun or not. */
-export function encodeCells(batches: AsyncIterable<RowBatch>, binary: readonly boolean[]): AsyncIterable<Uint8Array> {
+function encodeCells(batches: AsyncIterable<RowBatch>, binary: readonly boolean[]): AsyncIterable<Uint8Array> {
   return {
     [Symbol.asyncIterator]: () => {
       const source = batches[Symbol.asyncIterator]();

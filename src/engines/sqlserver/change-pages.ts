@@ -95,7 +95,7 @@ export class ChangePages {
       }
     } catch (error) {
       // What the session is asked next must not lack rows (a server may keep the setting when a batch fails).
-      if (!session.lost) await session.run('read all rows again', ['SET ROWCOUNT 0']);
+      if (!session.lost) await session.run('read all rows again', ['SET ROWCOUNT 0']).catch(() => session.destroy());
       throw error;
     }
     this.rows.endPage();
