@@ -9,7 +9,7 @@ import { Request } from 'tedious';
 import { createSqlServerDatabase, type SqlServerTestDatabase } from '../../test/support/sqlserver.ts';
 import { Arena } from '../postgres/arena.ts';
 import { cpuSeconds } from '../postgres/cpu.ts';
-import { ratio, say, sayLoad, seconds } from '../report.ts';
+import { mebibytes, ratio, say, sayLoad, seconds } from '../report.ts';
 import { perSecond } from './load.ts';
 import { createTable, row } from './tables.ts';
 
@@ -120,7 +120,9 @@ async function benchPair(
     }
     say(`  ${target.title.padEnd(32)}${seconds(times.sluice)} s  ${perSecond(rows, times.sluice)}`);
     say(`    of it until the first were there (the wait for the poll included) ${seconds(times.seen)} s`);
-    say(`    processor of the service ${seconds(times.cpu)} s`);
+    say(
+      `    processor of the service ${seconds(times.cpu)} s, its peak resident size ${mebibytes(arena.peakMemory())}`,
+    );
     say(`  driver reads the change table   ${seconds(times.read)} s  ${perSecond(rows, times.read)}`);
     say(`  read / sluice = ${ratio(times.read, times.sluice)}  (target ≥ 0.5)`);
     const read = times.read.map((each) => each / rows);

@@ -1,7 +1,7 @@
 /** Sessions of one MySQL or MariaDB database: a small pool for short queries, and sessions of their own for readers, loaders and appliers. */
 import type { Socket } from 'node:net';
 import type { Readable } from 'node:stream';
-import mysql from 'mysql2';
+import type mysql from 'mysql2';
 import { SluiceError } from '../../model/errors.ts';
 import { parseMysqlAddress, type MysqlAddress } from './address.ts';
 import type { Installation, OpenOptions } from '../contract.ts';
@@ -299,7 +299,9 @@ export class Connection {
 }
 
 async function start(config: mysql.ConnectionOptions): Promise<Session> {
-  const driver = mysql.createConnection(config);
+  // Loaded by whoever connects first: a service without MySQL does not spend its 16 MiB.
+  const { createConnection } = await import('mysql2');
+  const driver = createConnection(config);
   const session = new Session(driver);
   try {
     await new Promise<void>((resolve, reject) => driver.connect((error) => (error ? reject(error) : resolve())));

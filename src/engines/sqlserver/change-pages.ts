@@ -16,6 +16,8 @@ const MAX_ROWS = 50_000;
 const MIN_ROWS = 2;
 /** Rows of a page for each of the page before: what turns out to be larger than that is sent for nothing. */
 const MAX_GROWTH = 8;
+/** Of a page's bytes, so many times as many are taken. */
+const MOST = 1.5;
 /** What is taken from the wire at once, at most. */
 const BATCH_BYTES = 256 * 1024;
 
@@ -73,9 +75,13 @@ export class ChangePages {
     if (last !== null && last.lsn > lsn) this.#done = true;
   }
 
-  /** One page. Rows that are larger than those before end it early: what more the server sends is read again in smaller pages. */
-  async next(session: Session): Promise<void> {
-    const wanted = this.#size;
+  /**
+   * One page, of about `room` bytes at most. Rows that are larger than those before end it early: what more the server sends is read
+   * again in smaller pages.
+   */
+  async next(session: Session, room: number): Promise<void> {
+    const pageBytes = Math.min(this.#pageBytes, room);
+    const wanted = Math.min(this.#size, rowsFor(pageBytes, this.#rowBytes ?? ROW_BYTES, MAX_ROWS));
     const before = this.rows.bytes;
     let count = 0;
     let isFull = false;
@@ -83,9 +89,9 @@ export class ChangePages {
       for await (const batch of readRows(session, `read changes of ${this.rows.instance.name}`, this.#text(), {
         parameters: this.#parameters(wanted),
         leading: BOOKKEEPING.length,
-        batchBytes: Math.min(BATCH_BYTES, this.#pageBytes),
+        batchBytes: Math.min(BATCH_BYTES, pageBytes),
       })) {
-        if (this.rows.bytes - before >= this.#pageBytes * 2) {
+        if (this.rows.bytes - before >= pageBytes * MOST) {
           isFull = true;
           continue;
         }
