@@ -47,12 +47,14 @@ export interface ServerKind {
   readonly version: string;
   /** LOAD DATA LOCAL; no longer, once it was refused. */
   allowsInfile: boolean;
+  /** BINLOG statements of bound values; no longer, once it was refused. */
+  allowsEvents: boolean;
 }
 
 /** One connection, in our hands only. */
 export class Session implements PooledSession {
   readonly driver: mysql.Connection;
-  kind: ServerKind = { isMariaDb: false, version: '', allowsInfile: true };
+  kind: ServerKind = { isMariaDb: false, version: '', allowsInfile: true, allowsEvents: false };
   /** Set once the connection is gone; whoever holds the session must open another. */
   lost: Error | null = null;
 
@@ -294,7 +296,9 @@ export class Connection {
       'SELECT VERSION() AS version, @@GLOBAL.local_infile AS allowed',
     );
     const version = String(row?.['version'] ?? '');
-    return { isMariaDb: /mariadb/i.test(version), version, allowsInfile: String(row?.['allowed']) === '1' };
+    const isMariaDb = /mariadb/i.test(version);
+    // MySQL takes a BINLOG statement's rows from its text only.
+    return { isMariaDb, version, allowsInfile: String(row?.['allowed']) === '1', allowsEvents: isMariaDb };
   }
 }
 
