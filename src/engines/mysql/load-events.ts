@@ -74,7 +74,7 @@ export class EventLoader {
       const target = this.#layout?.target;
       const rows = { upserts, format, inserts: Math.min(inserts, end), count: end };
       if (before === null || !target || !fits(target, rows)) return 0;
-      for (const events of eventStatements(target, rows)) await this.#send(events);
+      await this.#send(eventStatements(target, rows));
       const after = countersOf(await session.query('count rows', COUNTERS));
       // Also where the server is set to pass over what does not match (slave_exec_mode), or leaves tables out.
       if (after.written - before.written === rows.inserts && after.updated - before.updated === end - rows.inserts)
@@ -133,10 +133,24 @@ export class EventLoader {
     return { ...name, nullable: columns.map((column) => column.nullable), key };
   }
 
-  async #send(events: Buffer): Promise<void> {
-    const text = Buffer.from(events.toString('base64'), 'latin1');
-    await this.#session.change('send rows', 'SET @sluice_rows = ?', [text]);
-    await this.#session.run(`apply rows to ${displayName(this.#name)}`, ['BINLOG @sluice_rows, @sluice_rest']);
+  async #send(statements: Generator<Buffer, void, void>): Promise<void> {
+    let text = Buffer.alloc(0);
+    const nextText = (): Buffer | null => {
+      const { value: events } = statements.next();
+      if (!events) return null;
+      const base64 = events.toString('base64');
+      if (text.length < base64.length) text = Buffer.allocUnsafeSlow(base64.length);
+      return text.subarray(0, text.write(base64, 'latin1'));
+    };
+    for (let next = nextText(); next !== null;) {
+      await this.#session.change('send rows', 'SET @sluice_rows = ?', [next]);
+      const applied = this.#session.run(`apply rows to ${displayName(this.#name)}`, [
+        'BINLOG @sluice_rows, @sluice_rest',
+      ]);
+      // Made while the server is at work.
+      next = nextText();
+      await applied;
+    }
   }
 
   async #back(savepoint: string): Promise<void> {

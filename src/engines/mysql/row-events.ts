@@ -13,10 +13,10 @@ const POST_HEADER_BYTES = 8;
 /** The statement's last event; foreign keys are not checked. */
 const FLAG = { last: 1, noForeignKeys: 2 } as const;
 /** Of the rows of one statement: each is several buffers at the server, and a pause until the next comes. */
-const STATEMENT_BYTES = 256 * 1024;
-const LARGEST_ROW = STATEMENT_BYTES / 2;
+const STATEMENT_BYTES = 512 * 1024;
+const LARGEST_ROW = STATEMENT_BYTES / 4;
 /** What a statement may come to, in base 64: what max_allowed_packet has to allow. */
-export const LARGEST_STATEMENT = 1024 * 1024;
+export const LARGEST_STATEMENT = 2 * 1024 * 1024;
 
 /** The table that the rows go into. */
 export interface EventTarget {

@@ -219,6 +219,23 @@ describe('MariaDB: rows that go in as events', () => {
       expect(await select('unlike_copied')).to.deep.equal(await select('unlike'));
     });
 
+  it('F26: a table whose columns changed places since the last batch takes no more events', async () => {
+    await database.query('CREATE TABLE turned (id int PRIMARY KEY, a int, b int)');
+    await database.query('CREATE TABLE turned_copied LIKE turned');
+    rows.kept = new Map();
+    const first = await statements(() =>
+      rows.replay('turned', 'turned_copied', [filled('turned', 'seq, 1, 2')], MANY, asTheyCame),
+    );
+    expect(first.loads).to.equal(0);
+    await database.query('ALTER TABLE turned_copied MODIFY b int AFTER id');
+    const second = await statements(() =>
+      rows.replay('turned', 'turned_copied', [filled('turned', 'seq, 3, 4', 10_001)], MANY, asTheyCame),
+    );
+    expect(second).to.deep.equal({ events: 0, loads: 1 });
+    const select = (table: string) => database.query(`SELECT id, a, b FROM ${table} ORDER BY id`);
+    expect(await select('turned_copied')).to.deep.equal(await select('turned'));
+  });
+
   it('F40: a row that somebody else has locked is waited for, and the server says so', async () => {
     await database.query('CREATE TABLE locked (id int PRIMARY KEY, v varchar(20))');
     await database.query('CREATE TABLE locked_copied LIKE locked');

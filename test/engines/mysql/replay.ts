@@ -32,6 +32,8 @@ export class Replay {
   readonly #database: MysqlTestDatabase;
   readonly #stream: Stream;
   readonly #session: Session;
+  /** By target: kept from one replay to the next, once set. */
+  kept: Map<string, TableApplier> | null = null;
 
   constructor(database: MysqlTestDatabase, stream: Stream, session: Session) {
     this.#database = database;
@@ -74,13 +76,10 @@ export class Replay {
     const names = (await this.#described(source)).columns.map((column) => column.name);
     const collapse = new Collapse(names, ['id']);
     for (const piece of await this.#stream.read(from, count)) for (const table of piece.tables) collapse.add(table);
-    const applier = new TableApplier(
-      session,
-      await this.#described(target),
-      names.map((column) => ({ source: column, target: column })),
-      ['id'],
-      true,
-    );
+    const columns = names.map((column) => ({ source: column, target: column }));
+    const applier =
+      this.kept?.get(target) ?? new TableApplier(session, await this.#described(target), columns, ['id'], true);
+    this.kept?.set(target, applier);
     await session.run('begin', BEGIN);
     try {
       const counts = await applier.apply(how(collapse.result()));
