@@ -4,15 +4,8 @@ import type { Position } from '../../model/position.ts';
 import type { Cell, RowBatch } from '../../model/changes.ts';
 import type { SluiceError } from '../../model/errors.ts';
 import type { KeyedChanges } from '../../model/keyed-changes.ts';
-import type {
-  ApplyCounts,
-  LeftOutRows,
-  Route,
-  RouteChange,
-  RouteColumn,
-  StoredBlock,
-  TableDesign,
-} from './destination.ts';
+import type { ApplyCounts, LeftOutRows } from './groups.ts';
+import type { Route, RouteChange, RouteColumn, StoredBlock, TableDesign } from './routes.ts';
 import type { Chunk, ChunkPlan, RowStream } from './snapshot.ts';
 
 export interface GenerationRequest {
