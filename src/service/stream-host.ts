@@ -141,13 +141,14 @@ export class StreamHost {
 
   #make(): Stream {
     const { control, fleet, owner, logger } = this.#options;
-    const { changes: source, catalog } = fleet.database(this.#plan.source);
-    if (!source)
+    const { changes: source, catalog, snapshot } = fleet.database(this.#plan.source);
+    if (!source || !snapshot)
       throw new SluiceError('CAPABILITY_MISSING', 'this engine has no change stream', { hint: 'Set cdc_enabled = 0.' });
     return new Stream({
       stream: this.name,
       source,
       catalog,
+      snapshot,
       groups: () => this.#groups(),
       schemas: () => this.#schemas(),
       isAwaited: () => this.#hasCopies(),

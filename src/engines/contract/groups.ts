@@ -1,4 +1,5 @@
 /** Destination, changes: the groups that commit them, each in one session, together with their position. */
+import type { Cell } from '../../model/changes.ts';
 import type { KeyedChanges } from '../../model/keyed-changes.ts';
 import type { Position } from '../../model/position.ts';
 import type { Block, Route, RouteChange } from './routes.ts';
@@ -49,6 +50,10 @@ export interface GroupTransaction {
    * What `work` applies to the route's table is undone when it throws, and the transaction goes on; also after a refused row.
    */
   attempt<T>(route: Route, work: () => Promise<T>): Promise<T>;
+  /** Places of those keys that have no row in the route's table. */
+  missing(route: Route, keys: readonly (readonly Cell[])[]): Promise<readonly number[]>;
+  /** Of the route's table. */
+  leftOut(route: Route): LeftOutRows;
   /** Appends to the route's backlog. */
   append(route: Route, block: Block): Promise<void>;
   /**
@@ -65,4 +70,13 @@ export interface GroupTransaction {
    */
   commit(position: Position, options?: { lazily: boolean }): Promise<void>;
   rollback(): Promise<void>;
+}
+
+/**
+ * Rows of a live table that are older than its position, or not there, because a newer state was refused: by `keyHash` of the rows' keys
+ * (refused-rows.ts). Durable with the table's own transaction.
+ */
+export interface LeftOutRows {
+  keys(): Promise<ReadonlySet<string>>;
+  change(added: readonly string[], removed: readonly string[]): Promise<void>;
 }
