@@ -18,6 +18,7 @@ export interface FoldOptions {
 type Apply = Parameters<FoldWork>[1];
 type Missing = Parameters<FoldWork>[2];
 type Attempt = Parameters<FoldWork>[3];
+type LeftOut = Parameters<FoldWork>[4];
 
 /**
  * Gives `fold` the blocks behind `folded`, at most about `maxBytes` of them, within the transaction that is open. Resolves to how many
@@ -31,7 +32,7 @@ export async function foldWaiting(
     readonly next: (after: number) => Promise<StoredBlock | null>;
   },
   fold: FoldWork,
-  into: { readonly apply: Apply; readonly missing: Missing; readonly attempt: Attempt },
+  into: { readonly apply: Apply; readonly missing: Missing; readonly attempt: Attempt; readonly leftOut: LeftOut },
 ): Promise<{ count: number; last: number }> {
   let count = 0;
   let last = backlog.folded;
@@ -46,7 +47,7 @@ export async function foldWaiting(
       yield block;
     }
   }
-  await fold(blocks(), into.apply, into.missing, into.attempt);
+  await fold(blocks(), into.apply, into.missing, into.attempt, into.leftOut);
   return { count, last };
 }
 

@@ -9,6 +9,8 @@
 export type * from './contract/engine.ts';
 export type * from './contract/snapshot.ts';
 export type * from './contract/changes.ts';
-export type * from './contract/destination.ts';
+export type * from './contract/routes.ts';
+export type * from './contract/groups.ts';
 export type * from './contract/copies.ts';
+export type * from './contract/destination.ts';
 export type * from './contract/checksum.ts';

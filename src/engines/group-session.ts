@@ -3,10 +3,12 @@
  * (invariant 9). What is so in every database with transactions; the statements are the engine's.
  */
 import { SluiceError } from '../model/errors.ts';
+import type { Cell } from '../model/changes.ts';
 import type { KeyedChanges } from '../model/keyed-changes.ts';
 import type { Position } from '../model/position.ts';
 import type { TableName } from '../model/tables.ts';
 import { backlogTable } from './home-tables.ts';
+import { note, type LeftOutStore } from './left-out.ts';
 import type {
   ApplyCounts,
   Block,
@@ -23,11 +25,14 @@ export interface AppliedTable {
   /** Makes the temporary tables now, outside an attempt whose end would take them away again. */
   prepare(): Promise<void>;
   apply(changes: KeyedChanges): Promise<ApplyCounts>;
+  /** Places of those keys that have no row in the table. */
+  missing(keys: readonly (readonly Cell[])[]): Promise<readonly number[]>;
   dropStages(): Promise<void>;
 }
 
 /** What an engine does on the group's session, at the epoch it was taken with. */
 export interface GroupStatements<Table extends AppliedTable> {
+  readonly leftOut: LeftOutStore;
   /** Begins a transaction and locks the position row; null: there is none. Whoever holds it and is at work is waited for, however long. */
   lockPosition(): Promise<{
     readonly epoch: number | null;
@@ -66,6 +71,8 @@ export class GroupSession<Table extends AppliedTable> implements GroupApplier {
   #durable: Position;
   #routes: readonly Route[] | null = null;
   #tables = new Map<string, Table>();
+  /** By mapping; null: to be read. */
+  #leftOut: Map<string, Set<string>> | null = null;
   #staged = 0;
 
   constructor(statements: GroupStatements<Table>, state: GroupState) {
@@ -95,8 +102,10 @@ export class GroupSession<Table extends AppliedTable> implements GroupApplier {
       if (this.#routes === null || routeVersion !== this.#state.routeVersion) {
         this.#routes = await statements.readRoutes();
         this.#state = { ...this.#state, routeVersion };
+        this.#leftOut = null;
         await this.#forgetTables();
       }
+      this.#leftOut ??= await statements.leftOut.ofGroup(this.#state.stream, this.#state.group);
     } catch (error) {
       await this.#rollback();
       throw error;
@@ -117,6 +126,14 @@ export class GroupSession<Table extends AppliedTable> implements GroupApplier {
         await (await this.#table(route)).prepare();
         return statements.attempt(work);
       },
+      missing: async (route, keys) => (await this.#table(route)).missing(keys),
+      leftOut: ({ mappingUid, liveGeneration }) => ({
+        keys: () => Promise.resolve(this.#leftOutOf(mappingUid)),
+        change: async (added, removed) => {
+          await statements.leftOut.write(mappingUid, liveGeneration ?? null, added, removed);
+          note(this.#leftOutOf(mappingUid), added, removed);
+        },
+      }),
       append: async ({ mappingUid, generation }, block) => {
         if (generation === null) throw new SluiceError('INTERNAL', 'a route without a backlog was appended to');
         await statements.append(backlogTable(mappingUid, generation), block);
@@ -177,10 +194,17 @@ export class GroupSession<Table extends AppliedTable> implements GroupApplier {
     return table;
   }
 
+  #leftOutOf(mappingUid: string): Set<string> {
+    const known = this.#leftOut?.get(mappingUid) ?? new Set<string>();
+    this.#leftOut?.set(mappingUid, known);
+    return known;
+  }
+
   /** Temporary tables made in this transaction are gone with it; those from before as well, so that memory and server agree. */
   async #rollback(): Promise<void> {
     const tables = [...this.#tables.values()];
     this.#tables.clear();
+    this.#leftOut = null;
     await this.#statements.rollback(tables);
   }
 

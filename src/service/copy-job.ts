@@ -96,6 +96,7 @@ export class CopyJob {
           streamFailure: () => (mapping.stream === null ? null : this.#options.streamFailure(mapping.stream)),
           sparing: (place) => ({
             limit: mapping.row.maxFailedRows,
+            suspects: new Set(),
             record: (refused) => keepRefused(this.#options, mapping, place, refused),
           }),
           progress: (progress) => {

@@ -138,6 +138,7 @@ export class MappingJobs {
         signal,
         sparing: (place) => ({
           limit: mapping.row.maxFailedRows,
+          suspects: new Set(),
           record: (rows) => keepRefused(this.#options, mapping, place, rows),
         }),
       });

@@ -1,14 +1,13 @@
 /** Folds a backlog: blocks → collapse → apply, the same way the live stream goes (PROTOCOL, A copy, 4–5). */
-import type { Cell, ChangeCell, ChangeRelation } from '../model/changes.ts';
+import type { Cell, ChangeRelation } from '../model/changes.ts';
 import { SluiceError } from '../model/errors.ts';
-import type { KeyedChanges } from '../model/keyed-changes.ts';
 import { displayName, type Table } from '../model/tables.ts';
-import type { FoldSession, Route, SnapshotSource } from '../engines/contract.ts';
+import type { FoldSession, Route } from '../engines/contract.ts';
 import { decodeBlock } from './change-block.ts';
 import { Collapse, keyText } from './collapse.ts';
-import { refusalOf } from '../engines/trial.ts';
-import { spare, type Sparing } from './piece-router.ts';
-import type { Trials } from './refused-rows.ts';
+import { fetchAbsent, type AbsentSource } from './absent-values.ts';
+import { applyKnowing } from './left-out-rows.ts';
+import type { Sparing } from './refused-rows.ts';
 import { decide, driftOf, isUnchanged, type Decision } from './drift.ts';
 
 /** What one round reads from the backlog at most; its blocks are read one by one. */
@@ -17,12 +16,6 @@ export const ROUND_BYTES = 64 << 20;
 const COLLAPSE_BYTES = 16 << 20;
 /** A backlog this small is folded under the position row's lock. */
 const SMALL_BACKLOG_BYTES = 1 << 20;
-
-/** Where absent values come from while the copy is not yet a state that existed: the source, by the new key. */
-export interface AbsentSource {
-  readonly snapshot: SnapshotSource;
-  readonly table: Table;
-}
 
 type Fold = Parameters<FoldSession['finish']>[0];
 
@@ -69,6 +62,14 @@ export function heldGuard(route: Route, describe: () => Promise<Table | null>): 
   };
 }
 
+export interface FolderOptions {
+  readonly guard?: Guard | null;
+  /** For rows that the table refuses; null: it is thrown. */
+  readonly sparing?: Sparing | null;
+  /** Where the values come from that the table should have, and has not because of a row that was left out. */
+  readonly mend?: (() => Promise<AbsentSource>) | null;
+}
+
 /** Keys in doubt that are remembered one by one; beyond it every key is in doubt (invariant 7). */
 const DOUBTFUL_KEYS = 100_000;
 
@@ -78,15 +79,11 @@ const DOUBTFUL_KEYS = 100_000;
  * under its old key may be another one by now, and those of a row that is not there (it moved before it was read). A row that is there
  * and keeps its key has them right as soon as the fold is past the end: whatever set them since the copy began is in the backlog.
  */
-export function folder(
-  route: Route,
-  absent: AbsentSource | null,
-  guard: Guard | null = null,
-  sparing: Sparing | null = null,
-): Folder {
+export function folder(route: Route, absent: AbsentSource | null, options: FolderOptions = {}): Folder {
+  const { guard = null, sparing = null, mend = null } = options;
   const columns = route.columns.map((column) => column.source);
   const doubt = absent ? new Doubt() : null;
-  const options = {
+  const known = {
     types: absent && new Map(route.columns.flatMap(({ source, type }) => (type === undefined ? [] : [[source, type]]))),
   };
   const guarded = new Set<string>();
@@ -98,19 +95,26 @@ export function folder(
   };
   return {
     settle: () => doubt?.settle() ?? true,
-    fold: async (blocks, apply, missing, attempt) => {
-      let collapse = new Collapse(columns, route.key, options);
+    fold: async (blocks, apply, missing, attempt, leftOut) => {
+      let collapse = new Collapse(columns, route.key, known);
       const flush = async () => {
         let changes = collapse.result();
         let fetched: readonly Cell[][] = [];
-        if (changes.hasAbsent && absent && doubt)
-          ({ changes, fetched } = await fetchAbsent(changes, collapse.visibility, absent, doubt, missing));
+        if (changes.hasAbsent && absent && doubt) {
+          ({ changes, fetched } = await fetchAbsent(changes, collapse.visibility, absent, {
+            isDoubtful: (_key, base) => base !== null && doubt.includes(keyText(base)),
+            looksFor: (base) => base === null,
+            missing,
+          }));
+          for (const key of fetched) doubt.add(keyText(key));
+        }
         if (changes.truncate || changes.deleteCount > 0 || changes.upsertCount > 0) {
-          if (!sparing) await apply(changes);
-          else if ((await applyOrSpare(changes, { apply, attempt }, sparing)) && doubt && fetched.length > 0)
+          const target = { apply, attempt, missing, leftOut, source: doubt ? null : mend, sparing };
+          const { refused } = await applyKnowing(changes, collapse.visibility, target);
+          if (refused.length > 0 && doubt && fetched.length > 0)
             for (const i of await missing(fetched)) doubt.leaveOut(keyText(fetched[i] ?? []));
         }
-        collapse = new Collapse(columns, route.key, options);
+        collapse = new Collapse(columns, route.key, known);
       };
       for await (const block of blocks) {
         const changes = decodeBlock(block.bytes);
@@ -167,86 +171,4 @@ export async function foldDown(session: FoldSession, fold: Folder['fold'], check
     before = waiting;
     await session.round(ROUND_BYTES, fold);
   }
-}
-
-/** Fills absent cells from the source where the folded table cannot; rows that are no longer there are left out: a later event says why. */
-async function fetchAbsent(
-  changes: KeyedChanges,
-  visibility: readonly string[],
-  from: AbsentSource,
-  doubt: Doubt,
-  missing: Parameters<Fold>[2],
-): Promise<{ readonly changes: KeyedChanges; readonly fetched: readonly Cell[][] }> {
-  const width = changes.columns.length;
-  const keyAt = changes.key.map((name) => changes.columns.indexOf(name));
-  const stayed: Incomplete[] = [];
-  const wanted: Incomplete[] = [];
-  for (let row = 0; row < changes.upsertCount; row++) {
-    const cells = changes.upserts.slice(row * width, (row + 1) * width);
-    if (!cells.includes(undefined)) continue;
-    const incomplete = { row, key: keyAt.map((at) => cells[at] ?? null) };
-    const base = changes.bases.get(row);
-    if (!base) stayed.push(incomplete);
-    else if (doubt.includes(keyText(base))) wanted.push(incomplete);
-  }
-  if (stayed.length > 0) {
-    for (const i of await missing(stayed.map(({ key }) => key))) {
-      const incomplete = stayed[i];
-      if (incomplete) wanted.push(incomplete);
-    }
-  }
-  if (wanted.length === 0) return { changes, fetched: [] };
-  const fetched = wanted.map(({ key }) => key);
-  const rows = await from.snapshot.fetchRows(from.table, changes.columns, changes.key, fetched, visibility);
-  const found = new Map<string, number>();
-  for (let r = 0; r < rows.rows; r++) found.set(keyText(keyAt.map((at) => rows.cells[r * width + at])), r * width);
-  const gone = new Set<number>();
-  const upserts = [...changes.upserts];
-  for (const { row, key } of wanted) {
-    const text = keyText(key);
-    doubt.add(text);
-    const at = found.get(text);
-    if (at === undefined) {
-      gone.add(row);
-      continue;
-    }
-    for (let c = 0; c < width; c++)
-      if (upserts[row * width + c] === undefined) upserts[row * width + c] = rows.cells[at + c];
-  }
-  return { changes: without({ ...changes, upserts, images: null }, gone), fetched };
-}
-
-interface Incomplete {
-  /** The upsert's number. */
-  readonly row: number;
-  readonly key: Cell[];
-}
-
-/** The changes without some upserts; what a row that was filled had as its base is no longer needed. */
-function without(changes: KeyedChanges, gone: ReadonlySet<number>): KeyedChanges {
-  const width = changes.columns.length;
-  const upserts: ChangeCell[] = [];
-  const bases = new Map<number, readonly ChangeCell[]>();
-  let hasAbsent = false;
-  let count = 0;
-  for (let row = 0; row < changes.upsertCount; row++) {
-    if (gone.has(row)) continue;
-    const cells = changes.upserts.slice(row * width, (row + 1) * width);
-    if (cells.includes(undefined)) {
-      hasAbsent = true;
-      const base = changes.bases.get(row);
-      if (base) bases.set(count, base);
-    }
-    upserts.push(...cells);
-    count++;
-  }
-  // A fold meets rows that the copy has read already: none of them is known to be new.
-  return { ...changes, newCount: 0, upserts, images: null, upsertCount: count, bases, hasAbsent };
-}
-
-/** A refused row is looked for only where there is one. True: there was. */
-async function applyOrSpare(changes: KeyedChanges, trials: Trials, sparing: Sparing): Promise<boolean> {
-  const refused = await refusalOf(() => trials.attempt(() => trials.apply(changes)));
-  if (refused !== null) await spare(changes, trials, sparing);
-  return refused !== null;
 }

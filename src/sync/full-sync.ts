@@ -15,7 +15,7 @@ import type {
 } from '../engines/contract.ts';
 import { checkMapping, type CheckedMapping, type CheckOptions } from './check-mapping.ts';
 import { copyGuard, folder, foldDown, ROUND_BYTES, TableAltered } from './fold.ts';
-import type { Sparing } from './piece-router.ts';
+import type { Sparing } from './refused-rows.ts';
 import { sift, type Sieve } from './refused-chunk.ts';
 import type { SchemaCheck } from './schema-check.ts';
 import { Throttle } from './throttle.ts';
@@ -70,10 +70,12 @@ const END_AGAIN_MS = 30_000;
 
 class FullSync {
   readonly #options: FullSyncOptions;
+  readonly #sparing: Sparing;
   #progress: FullSyncProgress = { phase: 'checking', rows: 0, rowsEstimated: null, chunksDone: 0, chunks: 0 };
 
   constructor(options: FullSyncOptions) {
     this.#options = options;
+    this.#sparing = options.sparing(`copy ${options.requestId}`);
   }
 
   /** The source's table may be altered at any time; a copy of what it no longer is starts again. */
@@ -135,7 +137,7 @@ class FullSync {
       }
       const rows = await this.#fill(session, snapshot, table, live, check, guard);
       await session.buildIndexes();
-      const differing = await this.#swap(session, live !== null, guard);
+      const differing = await this.#swap(session, snapshot, table, live !== null, guard);
       await failpoint('copy.swapped');
       return { rows, differing };
     } catch (error) {
@@ -364,7 +366,7 @@ class FullSync {
     const changes = this.#options.source.changes;
     if (!changes) return;
     this.#report({ phase: 'folding' });
-    const folding = folder(session.route, { snapshot, table }, guard, this.#sparing);
+    const folding = folder(session.route, { snapshot, table }, { guard, sparing: this.#sparing });
     let end = await changes.end();
     let askedAt = performance.now();
     let failingSince: number | null = null;
@@ -395,8 +397,15 @@ class FullSync {
     }
   }
 
-  async #swap(session: CopySession, hadTable: boolean, guard: ReturnType<typeof copyGuard>): Promise<number | null> {
-    const { fold } = folder(session.route, null, guard, this.#sparing);
+  async #swap(
+    session: CopySession,
+    snapshot: SnapshotSource,
+    table: Table,
+    hadTable: boolean,
+    guard: ReturnType<typeof copyGuard>,
+  ): Promise<number | null> {
+    const mend = () => Promise.resolve({ snapshot, table });
+    const { fold } = folder(session.route, null, { guard, sparing: this.#sparing, mend });
     const check = () => this.#check();
     this.#report({ phase: 'folding' });
     if (this.#options.stream !== null) await foldDown(session, fold, check);
@@ -456,10 +465,6 @@ class FullSync {
     if (!this.#options.signal.aborted) return;
     const reason: unknown = this.#options.signal.reason;
     throw reason instanceof SluiceError ? reason : new SluiceError('CANCELLED', 'the full sync was cancelled');
-  }
-
-  get #sparing(): Sparing {
-    return this.#options.sparing(`copy ${this.#options.requestId}`);
   }
 
   #report(progress: Partial<FullSyncProgress>): void {

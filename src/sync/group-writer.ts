@@ -21,13 +21,15 @@ import type {
   GroupState,
   Route,
   RouteColumn,
+  SnapshotSource,
   TableDesign,
 } from '../engines/contract.ts';
+import type { AbsentSource } from './absent-values.ts';
 import { decodeBlock, encodeBlocks } from './change-block.ts';
 import { decide, driftOf, notFollowed } from './drift.ts';
 import { KnownDrifts } from './known-drifts.ts';
-import { BLOCK_BYTES, carry, MappingFailure, routeChanges, type Sparing } from './piece-router.ts';
-import type { RefusedRow } from './refused-rows.ts';
+import { BLOCK_BYTES, carry, MappingFailure, routeChanges } from './piece-router.ts';
+import type { RefusedRow, Sparing } from './refused-rows.ts';
 
 export interface GroupEvents {
   /** The group has durably stored `position`; `counts` by mapping, only those that had changes. */
@@ -67,6 +69,8 @@ export interface GroupOptions {
   readonly source: ChangeSource;
   /** The source's. */
   readonly catalog: Catalog;
+  /** The source's. */
+  readonly snapshot: SnapshotSource;
   /** Draws an epoch above `atLeast` from the control database's counter. */
   readonly drawEpoch: (atLeast: number) => Promise<number>;
   readonly lockWaitMs: () => number;
@@ -84,6 +88,8 @@ export class GroupWriter {
   #blocksIn = 0;
   /** Mappings of which a row of the piece in hand was refused. */
   readonly #sparing = new Map<string, Sparing>();
+  /** Of mappings of which a row was refused since this session began: those rows. */
+  readonly #suspects = new Map<string, Set<string>>();
   readonly #drifts = new KnownDrifts();
   /** The last piece whose statements were told. */
   #told: ChangePiece | null = null;
@@ -233,6 +239,7 @@ export class GroupWriter {
     const transaction = await applier.begin();
     this.#routes = transaction.routes;
     const { captures, schemas } = piece;
+    for (const uid of this.#suspects.keys()) this.#spareRows(uid, end);
     const counts = new Map<string, ApplyCounts>();
     const flipped = new Set<string>();
     const add = (more: ReadonlyMap<string, ApplyCounts>) => {
@@ -254,13 +261,13 @@ export class GroupWriter {
           const routed = routeChanges([decodeBlock(block.bytes)], transaction.routes);
           this.#lookForDrift(routed);
           this.#watchTriggers(routed, flipped);
-          add(await carry(transaction, routed, this.#sparing));
+          add(await carry(transaction, routed, this.#sparing, this.#absent));
         }
       }
       const routed = routeChanges(piece.tables, transaction.routes);
       this.#lookForDrift(routed);
       this.#watchTriggers(routed, flipped);
-      add(await carry(transaction, routed, this.#sparing));
+      add(await carry(transaction, routed, this.#sparing, this.#absent));
       if (piece.altered && this.#told !== piece) {
         await this.#tell(piece.altered, transaction.routes);
         this.#told = piece;
@@ -371,13 +378,47 @@ export class GroupWriter {
   /** A refused row, for the first time in this piece: it is looked for, and the others are applied. */
   #maySpare({ mappingUid, error }: MappingFailure, { end }: ChangePiece): boolean {
     if (error.code !== 'ROW_REFUSED' || end === null || this.#sparing.has(mappingUid)) return false;
-    const { events } = this.options;
-    this.#sparing.set(mappingUid, {
-      limit: events.failedRowsAllowed(mappingUid),
-      record: (rows) => events.refused(mappingUid, end, rows),
-    });
+    this.#spareRows(mappingUid, end);
     return true;
   }
+
+  #spareRows(mappingUid: string, end: Position): void {
+    const { events } = this.options;
+    const suspects = this.#suspects.get(mappingUid) ?? new Set();
+    this.#suspects.set(mappingUid, suspects);
+    this.#sparing.set(mappingUid, {
+      limit: events.failedRowsAllowed(mappingUid),
+      suspects,
+      record: (rows) => events.refused(mappingUid, end, rows),
+    });
+  }
+
+  /** What fails there is the mapping's trouble, not the destination's: its changes wait in a backlog. */
+  readonly #absent = async (route: Route): Promise<AbsentSource> => {
+    const { snapshot, catalog } = this.options;
+    const asked = async <T>(work: () => Promise<T>): Promise<T> => {
+      try {
+        return await work();
+      } catch (error) {
+        const { message } = toSluiceError(error);
+        throw new SluiceError(
+          'TIMEOUT',
+          `values of ${displayName(route.source)} that a change left as they were could not be fetched: ${message}`,
+          { cause: error },
+        );
+      }
+    };
+    const [table] = await asked(() => catalog.describe([route.source]));
+    if (!table || table.id !== route.relationId)
+      throw new SluiceError(
+        'SOURCE_TABLE_REPLACED',
+        `the source's table ${displayName(route.source)} is another one now`,
+        {
+          hint: 'Set is_full_sync = 1 to copy the new table.',
+        },
+      );
+    return { table, snapshot: { fetchRows: (...wanted) => asked(() => snapshot.fetchRows(...wanted)) } };
+  };
 
   /** invariant 5: one table's changes are missing. Said durably first, so that no position ever hides it. */
   async #leave({ route, error }: TableGap): Promise<void> {

@@ -5,7 +5,7 @@ import { displayName, type Table } from '../model/tables.ts';
 import type { EngineDatabase, FoldSession, FoldWork, Route } from '../engines/contract.ts';
 import { notFollowed } from './drift.ts';
 import { folder, foldDown, heldGuard, RouteOutdated, type Guard } from './fold.ts';
-import type { Sparing } from './piece-router.ts';
+import type { Sparing } from './refused-rows.ts';
 
 export interface HeldFoldOptions {
   readonly source: EngineDatabase;
@@ -42,7 +42,7 @@ export async function runHeldFold(
     );
     if (!session) return nothing;
     try {
-      await foldHeld(session, heldGuard(session.route, describe), options);
+      await foldHeld(session, heldGuard(session.route, describe), describe, options);
       return { folded: true, needsCopy: null };
     } catch (error) {
       if (!(error instanceof RouteOutdated)) throw error;
@@ -66,7 +66,7 @@ export async function runHeldFold(
 }
 
 /** What was held may be another table's, or this one's under another name: only a person knows. */
-function requireSameTable(route: Route, table: Table | null): void {
+function requireSameTable(route: Route, table: Table | null): asserts table is Table {
   if (table?.id === route.relationId) return;
   const name = displayName(route.source);
   if (table)
@@ -78,14 +78,27 @@ function requireSameTable(route: Route, table: Table | null): void {
   });
 }
 
-async function foldHeld(session: FoldSession, guard: Guard, options: HeldFoldOptions): Promise<void> {
+async function foldHeld(
+  session: FoldSession,
+  guard: Guard,
+  describe: () => Promise<Table | null>,
+  options: HeldFoldOptions,
+): Promise<void> {
+  const { snapshot } = options.source;
+  const mend =
+    snapshot &&
+    (async () => {
+      const table = await describe();
+      requireSameTable(session.route, table);
+      return { snapshot, table };
+    });
   try {
-    await foldAll(session, folder(session.route, null, guard).fold, options.signal);
+    await foldAll(session, folder(session.route, null, { guard, mend }).fold, options.signal);
   } catch (error) {
     // The round was undone. Once more, row by row where it must be.
     if (!hasCode(error, 'ROW_REFUSED')) throw error;
     const sparing = options.sparing(`backlog ${session.generation}`);
-    await foldAll(session, folder(session.route, null, guard, sparing).fold, options.signal);
+    await foldAll(session, folder(session.route, null, { guard, mend, sparing }).fold, options.signal);
   }
 }
 

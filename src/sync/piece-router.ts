@@ -1,12 +1,13 @@
 /** Carries the changes of a piece to where each mapping's route says: its live table, its backlog, or both. */
 import type { TableChanges } from '../model/changes.ts';
 import { SluiceError } from '../model/errors.ts';
-import type { KeyedChanges } from '../model/keyed-changes.ts';
 import { displayName, tableKey } from '../model/tables.ts';
 import type { ApplyCounts, GroupTransaction, Route } from '../engines/contract.ts';
 import { encodeBlocks } from './change-block.ts';
 import { Collapse } from './collapse.ts';
-import { applySparing, type RefusedRow, type Trials } from './refused-rows.ts';
+import type { AbsentSource } from './absent-values.ts';
+import { applyKnowing } from './left-out-rows.ts';
+import type { Sparing } from './refused-rows.ts';
 
 /** Blocks of a backlog: large enough to be few, small enough to be read one at a time. */
 export const BLOCK_BYTES = 1 << 20;
@@ -63,36 +64,15 @@ export function routeChanges(tables: readonly TableChanges[], routes: readonly R
   return routed;
 }
 
-/** What a mapping whose rows were refused may leave out. */
-export interface Sparing {
-  /** How many rows at most. */
-  readonly limit: number;
-  /** Keeps them, durably, before the commit; false: the mapping must stop. */
-  record(rows: readonly RefusedRow[]): Promise<boolean>;
-}
-
-/** Applies all but what is refused. Throws ROW_REFUSED when that is more than allowed. */
-export async function spare(changes: KeyedChanges, trials: Trials, sparing: Sparing): Promise<ApplyCounts> {
-  const { refused, counts } = await applySparing(changes, trials, sparing.limit);
-  const [first] = refused;
-  if (!first) return counts ?? { inserted: 0, updated: 0, deleted: 0 };
-  if ((await sparing.record(refused)) && counts) return counts;
-  throw tooManyRefused(first.reason);
-}
-
-/** More rows were refused than the mapping may leave out. */
-export function tooManyRefused(reason: SluiceError): SluiceError {
-  return new SluiceError('ROW_REFUSED', reason.message, {
-    hint: reason.hint ?? 'The keys are in dead_letters. Mend the destination or the rows, or raise max_failed_rows.',
-    cause: reason,
-  });
-}
-
-/** `sparing`: of mappings whose rows were refused before, by mapping. Applies and appends within the transaction. Throws MappingFailure for what only one mapping is to blame for. */
+/**
+ * `sparing`: of mappings whose rows were refused before, by mapping. `absent`: where values that a change lacks are fetched. Applies and appends within the transaction. Throws MappingFailure for what only one mapping is
+ * to blame for.
+ */
 export async function carry(
   transaction: GroupTransaction,
   routed: Routed,
   sparing: ReadonlyMap<string, Sparing> = new Map(),
+  absent: ((route: Route) => Promise<AbsentSource>) | null = null,
 ): Promise<Map<string, ApplyCounts>> {
   const counts = new Map<string, ApplyCounts>();
   for (const [mappingUid, { route, tables }] of routed) {
@@ -108,11 +88,15 @@ export async function carry(
         }
         const result = collapse.result();
         const spared = sparing.get(mappingUid);
-        const trials: Trials = {
+        const { counts: applied } = await applyKnowing(result, collapse.visibility, {
           apply: (part) => transaction.apply(route, part),
           attempt: (work) => transaction.attempt(route, work),
-        };
-        counts.set(mappingUid, spared ? await spare(result, trials, spared) : await trials.apply(result));
+          missing: (keys) => transaction.missing(route, keys),
+          leftOut: transaction.leftOut(route),
+          source: absent ? () => absent(route) : null,
+          sparing: spared ?? null,
+        });
+        counts.set(mappingUid, applied);
       }
       if (route.backlog !== null) {
         for (const changes of tables) {

@@ -5,8 +5,7 @@
 import { createHash } from 'node:crypto';
 import type { Cell, RowBatch } from '../model/changes.ts';
 import type { SluiceError } from '../model/errors.ts';
-import { tooManyRefused, type Sparing } from './piece-router.ts';
-import { legible, type RefusedRow } from './refused-rows.ts';
+import { legible, tooManyRefused, type RefusedRow, type Sparing } from './refused-rows.ts';
 
 export interface Sieve {
   /** Source names of the key's columns; none: a row is named by a checksum, because its values are kept only where the mapping allows it. */

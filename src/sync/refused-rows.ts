@@ -2,11 +2,13 @@
  * Finds the rows of a batch that the destination refuses (constraint, range, encoding), and applies the others. Rows are only
  * ever left out of the whole batch, never applied in parts of it: two rows that exchange their values succeed together only.
  */
+import { createHash } from 'node:crypto';
 import { isUtf8 } from 'node:buffer';
 import type { Cell, ChangeCell } from '../model/changes.ts';
-import { hasCode, type SluiceError } from '../model/errors.ts';
+import { hasCode, SluiceError } from '../model/errors.ts';
 import type { KeyedChanges } from '../model/keyed-changes.ts';
 import type { ApplyCounts } from '../engines/contract.ts';
+import { refusalOf } from '../engines/trial.ts';
 
 export interface RefusedRow {
   readonly operation: 'upsert' | 'delete';
@@ -15,6 +17,24 @@ export interface RefusedRow {
   readonly reason: SluiceError;
   /** By source column; what the change did not carry is left out. */
   readonly values: Readonly<Record<string, Cell>>;
+}
+
+/** What a mapping whose rows were refused may leave out. */
+export interface Sparing {
+  /** How many rows at most. */
+  readonly limit: number;
+  /** `keyHash` of those that were refused before, as far as is known; those that are refused are added. */
+  readonly suspects: Set<string>;
+  /** Keeps them, durably, before the commit; false: the mapping must stop. */
+  record(rows: readonly RefusedRow[]): Promise<boolean>;
+}
+
+/** More rows were refused than the mapping may leave out. */
+export function tooManyRefused(reason: SluiceError): SluiceError {
+  return new SluiceError('ROW_REFUSED', reason.message, {
+    hint: reason.hint ?? 'The keys are in dead_letters. Mend the destination or the rows, or raise max_failed_rows.',
+    cause: reason,
+  });
 }
 
 export interface Trials {
@@ -31,10 +51,28 @@ export interface Spared {
 
 /** Rows refused because of other rows are told from those others by trying; with more of them than this it is given up. */
 const MOST_CONFLICTS = 20;
+/** With more of them in a batch it is first asked whether they were all mended, as by one statement at the source. */
+const FEW_SUSPECTS = 10;
 
-/** Applies all but the refused rows; throws what is not the rows' fault. `limit`: with more than these, nothing is applied. */
-export async function applySparing(changes: KeyedChanges, trials: Trials, limit: number): Promise<Spared> {
+export interface SparingOptions {
+  /** With more refused rows than these, nothing is applied. */
+  readonly limit: number;
+  /** `keyHash` of rows that were refused before: they are tried by themselves, so that the search need not find them again. */
+  readonly suspects: ReadonlySet<string>;
+  /** A refused row does not keep its older state, but is deleted: what is not there is never taken for what the source has. */
+  readonly drops: boolean;
+}
+
+/** Applies all but the refused rows; throws what is not the rows' fault. */
+export async function applySparing(changes: KeyedChanges, trials: Trials, options: SparingOptions): Promise<Spared> {
+  const { limit, suspects, drops } = options;
   const search = new Search(changes, trials);
+  const applied = () => trials.apply(drops ? search.dropping() : search.part());
+  let counts: ApplyCounts | null = null;
+  const succeeds = async () => (await refusalOf(async () => (counts = await trials.attempt(applied)))) === null;
+  const known = search.among(suspects);
+  if (known.length > FEW_SUSPECTS && (await succeeds())) return { refused: [], counts };
+  if ((await search.excludeUnfitOf(known, limit)) && (await succeeds())) return { refused: search.refused(), counts };
   if (!(await search.excludeUnfit(limit))) return { refused: search.refused(), counts: null };
   let from = 0;
   const unfit = search.excluded.size;
@@ -44,7 +82,7 @@ export async function applySparing(changes: KeyedChanges, trials: Trials, limit:
   }
   await search.readmit();
   if (search.excluded.size > limit) return { refused: search.refused(), counts: null };
-  return { refused: search.refused(), counts: await trials.apply(search.part()) };
+  return { refused: search.refused(), counts: await applied() };
 }
 
 class Undo extends Error {}
@@ -77,11 +115,33 @@ class Search {
     return null;
   }
 
+  /** Numbers of the changes of these rows (`keyHash`). */
+  among(hashes: ReadonlySet<string>): number[] {
+    const found: number[] = [];
+    if (hashes.size === 0) return found;
+    for (let number = 0; number < this.#size; number++)
+      if (hashes.has(keyHash(this.#keyOf(number)))) found.push(number);
+    return found;
+  }
+
+  /** Leaves out those that are refused for themselves. False: there is more than `limit` of it. */
+  async excludeUnfitOf(numbers: readonly number[], limit: number): Promise<boolean> {
+    for (const number of numbers) {
+      const failure = await this.fails(number, number + 1);
+      if (failure !== null && !failure.isConflict) this.excluded.set(number, failure);
+      if (this.excluded.size > limit) return false;
+    }
+    return true;
+  }
+
   /**
    * Leaves out what is refused for itself, whatever other rows say. False: there is more than `limit` of it, and some more was not
    * looked for.
    */
   async excludeUnfit(limit: number, first = 0, end = this.#size): Promise<boolean> {
+    let left = 0;
+    for (let number = first; number < end; number++) if (!this.excluded.has(number)) left++;
+    if (left === 0) return this.excluded.size <= limit;
     const failure = await this.fails(first, end);
     if (failure === null) return true;
     if (end - first > 1) {
@@ -165,6 +225,28 @@ class Search {
     };
   }
 
+  /** As `part`, and of the excluded upserts nothing remains. */
+  dropping(): KeyedChanges {
+    const part = this.part();
+    const { deleteCount } = this.#changes;
+    const gone = [...this.excluded.keys()].filter((number) => number >= deleteCount);
+    if (gone.length === 0) return part;
+    return {
+      ...part,
+      deletes: [...part.deletes, ...gone.flatMap((number) => this.#keyOf(number))],
+      deleteCount: part.deleteCount + gone.length,
+      upserts: part.upserts,
+      images: null,
+    };
+  }
+
+  #keyOf(number: number): readonly ChangeCell[] {
+    const { deletes, upserts, deleteCount, key, columns } = this.#changes;
+    if (number < deleteCount) return deletes.slice(number * key.length, (number + 1) * key.length);
+    const at = (number - deleteCount) * columns.length;
+    return key.map((name) => upserts[at + columns.indexOf(name)]);
+  }
+
   refused(): RefusedRow[] {
     const { deletes, upserts, deleteCount, key, columns } = this.#changes;
     return [...this.excluded].map(([number, reason]) => {
@@ -186,6 +268,13 @@ class Search {
       return { operation: 'upsert', key: key.map((name) => values[name] ?? null), reason, values };
     });
   }
+}
+
+/** Names a row where its key must not be kept (invariant 12). */
+export function keyHash(key: readonly ChangeCell[]): string {
+  return createHash('sha256')
+    .update(JSON.stringify(key.map(legible)))
+    .digest('hex');
 }
 
 /** A cell as a person reads it. */

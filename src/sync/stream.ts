@@ -8,7 +8,14 @@ import type { ChangePiece } from '../model/changes.ts';
 import { failpoint } from '../model/failpoint.ts';
 import { hasCode, SluiceError, toSluiceError } from '../model/errors.ts';
 import type { Position } from '../model/position.ts';
-import type { Catalog, ChangeReader, ChangeSource, Destination, SourceObject } from '../engines/contract.ts';
+import type {
+  Catalog,
+  ChangeReader,
+  ChangeSource,
+  Destination,
+  SnapshotSource,
+  SourceObject,
+} from '../engines/contract.ts';
 import { GroupWriter, NotRead, Rewound, type GroupEvents } from './group-writer.ts';
 
 /** An apply group as the control tables want it. */
@@ -55,6 +62,7 @@ export interface StreamOptions {
   readonly stream: string;
   readonly source: ChangeSource;
   readonly catalog: Catalog;
+  readonly snapshot: SnapshotSource;
   /** What the control tables want now; read again between pieces. */
   readonly groups: () => readonly GroupSpec[];
   /** Schemas of the source that hold a mapped table, as far as the control tables say. */
@@ -458,6 +466,7 @@ export class Stream {
       destination: spec.destination,
       source,
       catalog: this.#options.catalog,
+      snapshot: this.#options.snapshot,
       drawEpoch,
       lockWaitMs: () => settings().leaseMs,
       retries: () => ({ attempts: settings().retryAttempts, delayMs: Math.min(settings().retryDelayMs, 1000) }),

@@ -212,7 +212,7 @@ export function applySuite(engine: EngineUnderTest): void {
       expect(await rows()).to.deep.equal([['1', 'a', 'BIG']]);
       const session = await destination.copies.openHeld(MAPPING, ++epoch, 500);
       if (!session) throw new Error('nothing held');
-      expect(await session.finish(folder(session.route, null, asRouted).fold)).to.equal(true);
+      expect(await session.finish(folder(session.route, null, { guard: asRouted }).fold)).to.equal(true);
       await session.close();
       expect(await rows()).to.deep.equal([
         ['2', 'new', null],
@@ -257,7 +257,7 @@ export function applySuite(engine: EngineUnderTest): void {
       expect([...(await session.loadedChunks()).keys()].sort()).to.deep.equal([0, 1]);
       await session.buildKey();
       await session.buildIndexes();
-      const { fold } = folder(session.route, null, asRouted);
+      const { fold } = folder(session.route, null, { guard: asRouted });
       await session.round(1 << 20, fold);
       await session.compare();
       expect(await rows()).to.have.length(50);
@@ -281,7 +281,7 @@ export function applySuite(engine: EngineUnderTest): void {
       );
       await session.buildKey();
       await session.buildIndexes();
-      const { fold } = folder(session.route, null, asRouted);
+      const { fold } = folder(session.route, null, { guard: asRouted });
       await append(1, ['U', null, ['3', 'before', undefined]]);
       await session.compare();
       await append(2, ['U', null, ['4', 'after', undefined]], ['I', null, ['31', 'new', null]]);
@@ -323,7 +323,7 @@ export function applySuite(engine: EngineUnderTest): void {
       const second = await destination.copies.open(request(table, 4, ++epoch));
       if (!second) throw new Error('no position row');
       await second.compare();
-      const { fold } = folder(second.route, null, asRouted);
+      const { fold } = folder(second.route, null, { guard: asRouted });
       expect(await codeOf(first.finish(fold))).to.equal('FENCED');
       expect(await second.finish(fold)).to.equal(true);
       expect(await rows()).to.deep.equal([['1', 'a', null]]);

@@ -4,7 +4,8 @@ import type { Position } from '../../model/position.ts';
 import type { Cell, RowBatch } from '../../model/changes.ts';
 import type { SluiceError } from '../../model/errors.ts';
 import type { KeyedChanges } from '../../model/keyed-changes.ts';
-import type { ApplyCounts, Route, RouteChange, RouteColumn, StoredBlock, TableDesign } from './destination.ts';
+import type { ApplyCounts, LeftOutRows } from './groups.ts';
+import type { Route, RouteChange, RouteColumn, StoredBlock, TableDesign } from './routes.ts';
 import type { Chunk, ChunkPlan, RowStream } from './snapshot.ts';
 
 export interface GenerationRequest {
@@ -70,13 +71,15 @@ export interface CopyDestination {
 
 /**
  * What is done with the blocks that wait. `apply` changes the table that is folded into; `missing` tells which of some keys have no
- * row in it now (their places in the list); `attempt` undoes what its work applied when that throws. They act in the round's transaction.
+ * row in it now (their places in the list); `attempt` undoes what its work applied when that throws; `leftOut`: of the table, where it is a
+ * live one, null of a staging table. They act in the round's transaction.
  */
 export type FoldWork = (
   blocks: AsyncIterable<StoredBlock>,
   apply: (changes: KeyedChanges) => Promise<ApplyCounts>,
   missing: (keys: readonly (readonly Cell[])[]) => Promise<readonly number[]>,
   attempt: <T>(work: () => Promise<T>) => Promise<T>,
+  leftOut: LeftOutRows | null,
 ) => Promise<void>;
 
 /** Applies a backlog in rounds. Folding and applying are the same code: blocks → collapse → `apply`. */

@@ -6,13 +6,14 @@ import { describeTarget } from '../apply-plan.ts';
 import type { Block, GroupApplier, GroupState, Route, RouteChange, StoredBlock } from '../contract.ts';
 import { GroupSession, type CommitOptions, type GroupStatements } from '../group-session.ts';
 import { flagOf, numberOf, textOf } from '../row-values.ts';
+import { LeftOutStore } from '../left-out.ts';
 import { ROUTE_COLUMNS, routeOf } from '../stored-route.ts';
 import { readBlock } from './blocks.ts';
 import { MysqlCatalog } from './catalog.ts';
 import type { Connection, Session } from './connection.ts';
 import { requireWritable } from './guards.ts';
 import { holdMapping } from './hold.ts';
-import { own } from './home.ts';
+import { LEFT_OUT, own } from './home.ts';
 import { Locker } from './locks.ts';
 import { reshapeRoute } from './reshape.ts';
 import { quoteLiteral, quoteTable } from './sql.ts';
@@ -79,12 +80,14 @@ class MysqlGroup implements GroupStatements<TableApplier> {
   readonly #locker: Locker;
   readonly #state: Pick<GroupState, 'stream' | 'group' | 'epoch'>;
   readonly #where: string;
+  readonly leftOut: LeftOutStore;
 
   constructor(connection: Connection, session: Session, locker: Locker, state: GroupState) {
     this.#connection = connection;
     this.#session = session;
     this.#locker = locker;
     this.#state = state;
+    this.leftOut = new LeftOutStore(session, LEFT_OUT);
     this.#where = `stream = ${quoteLiteral(state.stream)} AND apply_group = ${quoteLiteral(state.group)}`;
   }
 

@@ -216,6 +216,9 @@ export class MysqlCopies implements CopyDestination {
       const route = textOf(row, 'copy_route') ?? textOf(row, 'live_route');
       target = route === null ? null : (JSON.parse(route) as StoredRoute).target;
       await session.query('discard chunk marks', 'DELETE FROM sluice_chunks WHERE mapping_uid = ?', [mappingUid]);
+      await session.query('forget what was left out', 'DELETE FROM sluice_left_out WHERE mapping_uid = ?', [
+        mappingUid,
+      ]);
       // The row itself goes last: as long as it is there, somebody drops what it named.
       await session.query(
         'route nothing to the mapping',

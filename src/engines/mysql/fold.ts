@@ -5,8 +5,9 @@ import type { Position } from '../../model/position.ts';
 import type { Table, TableName } from '../../model/tables.ts';
 import { describeTarget } from '../apply-plan.ts';
 import { foldWaiting, hasNewerCopier, wasEnded, type FoldOptions } from '../backlog-fold.ts';
-import type { FoldSession, FoldWork, Route } from '../contract.ts';
+import type { FoldSession, FoldWork, LeftOutRows, Route } from '../contract.ts';
 import { backlogTable } from '../home-tables.ts';
+import { LeftOutStore } from '../left-out.ts';
 import { numberOf, textOf } from '../row-values.ts';
 import { readBlock } from './blocks.ts';
 import { MysqlCatalog } from './catalog.ts';
@@ -14,7 +15,7 @@ import type { Connection, Row, Session } from './connection.ts';
 import { sweep } from './generations.ts';
 import { requireWritable } from './guards.ts';
 import { announceRoute, lockGeneration } from './hold.ts';
-import { own } from './home.ts';
+import { LEFT_OUT, own } from './home.ts';
 import { isLockFailure, type Locker } from './locks.ts';
 import { quoteTable } from './sql.ts';
 import { TableApplier } from './table-applier.ts';
@@ -240,7 +241,14 @@ export class MysqlFold implements FoldSession {
       },
       missing: (keys) => applier.missing(keys),
       attempt: (work) => attempt(this.session, work),
+      leftOut: this.#leftOut(),
     });
+  }
+
+  #leftOut(): LeftOutRows | null {
+    const { mappingUid, route } = this.options;
+    if (route.backlog !== 'hold') return null;
+    return new LeftOutStore(this.session, LEFT_OUT).ofMapping(mappingUid, route.liveGeneration ?? null);
   }
 
   /** This copy is over when somebody else ended it, whatever statement notices. */

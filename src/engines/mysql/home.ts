@@ -9,6 +9,8 @@ import type { TableName } from '../../model/tables.ts';
 import type { Connection } from './connection.ts';
 import { quoteIdentifier, quoteLiteral, quoteTable } from './sql.ts';
 
+export const LEFT_OUT = { leftOut: 'sluice_left_out', generations: 'sluice_generations', quoteLiteral };
+
 const OPTIONS = 'ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin';
 
 const TABLES: Readonly<Record<string, string>> = {
@@ -29,6 +31,9 @@ const TABLES: Readonly<Record<string, string>> = {
      pending_rename varchar(64) NULL, updated_at datetime(3) NOT NULL DEFAULT CURRENT_TIMESTAMP(3), KEY stream (stream, apply_group)`,
   chunks: `mapping_uid varchar(64) NOT NULL, generation int NOT NULL, chunk int NOT NULL, row_count bigint NOT NULL,
      PRIMARY KEY (mapping_uid, generation, chunk)`,
+  // Rows of the live generation of which a newer state was refused (left-out.ts).
+  left_out: `mapping_uid varchar(64) NOT NULL, generation int NOT NULL, key_hash varchar(64) NOT NULL,
+     PRIMARY KEY (mapping_uid, key_hash)`,
   // Sessions that copy, by a lock that each holds as long as it lives (locks.ts).
   copiers: `mapping_uid varchar(64) NOT NULL, session_lock varchar(64) NOT NULL, PRIMARY KEY (mapping_uid, session_lock)`,
 };

@@ -5,12 +5,14 @@ import type { TableName } from '../../model/tables.ts';
 import { describeTarget } from '../apply-plan.ts';
 import type { Block, GroupApplier, GroupState, Route, RouteChange, StoredBlock } from '../contract.ts';
 import { GroupSession, type CommitOptions, type GroupStatements } from '../group-session.ts';
+import { LeftOutStore } from '../left-out.ts';
 import { ROUTE_COLUMNS, routeOf } from '../stored-route.ts';
 import { readBlock } from './blocks.ts';
 import { PostgresCatalog } from './catalog.ts';
 import type { Connection, Session } from './connection.ts';
 import { requireUnguarded, suspend, suspendTriggers } from './guards.ts';
 import { holdMapping } from './hold.ts';
+import { LEFT_OUT } from './home.ts';
 import { pastFrozenHolders, sessionId } from './locks.ts';
 import { reshapeRoute } from './reshape.ts';
 import { quoteLiteral, quoteTable } from './sql.ts';
@@ -90,12 +92,14 @@ class PostgresGroup implements GroupStatements<TableApplier> {
   readonly #epoch: number;
   readonly #lockWaitMs: number;
   readonly #where: string;
+  readonly leftOut: LeftOutStore;
 
   constructor(connection: Connection, session: Session, state: GroupState, lockWaitMs: number) {
     this.#connection = connection;
     this.#session = session;
     this.#epoch = state.epoch;
     this.#lockWaitMs = lockWaitMs;
+    this.leftOut = new LeftOutStore(session, LEFT_OUT);
     this.#where = `stream = ${quoteLiteral(state.stream)} AND apply_group = ${quoteLiteral(state.group)}`;
   }
 

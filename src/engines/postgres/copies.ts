@@ -186,6 +186,9 @@ export class PostgresCopies implements CopyDestination {
   async forget(mappingUid: string): Promise<void> {
     await this.#change(mappingUid, 30_000, async (session, row, bump) => {
       await discardCopy(this.#connection, session, mappingUid, row);
+      await session.query('forget what was left out', `DELETE FROM sluice.left_out WHERE mapping_uid = $1`, [
+        mappingUid,
+      ]);
       await session.query('forget the mapping', `DELETE FROM sluice.generations WHERE mapping_uid = $1`, [mappingUid]);
       await bump();
     });

@@ -4,14 +4,16 @@ import type { Position } from '../../model/position.ts';
 import type { Table } from '../../model/tables.ts';
 import { describeTarget } from '../apply-plan.ts';
 import { foldWaiting, hasNewerCopier, wasEnded, type FoldOptions } from '../backlog-fold.ts';
-import type { FoldSession, FoldWork, Route } from '../contract.ts';
+import type { FoldSession, FoldWork, LeftOutRows, Route } from '../contract.ts';
 import { backlogTable } from '../home-tables.ts';
+import { LeftOutStore } from '../left-out.ts';
 import { readBlock } from './blocks.ts';
 import { PostgresCatalog } from './catalog.ts';
 import type { Connection, Session } from './connection.ts';
 import { sqlState } from './errors.ts';
 import { requireUnguarded, suspend } from './guards.ts';
 import { isLockFailure, pastFrozenHolders } from './locks.ts';
+import { LEFT_OUT } from './home.ts';
 import { quoteTable } from './sql.ts';
 import { beginApplying, TableApplier } from './table-applier.ts';
 
@@ -236,6 +238,7 @@ export class PostgresFold implements FoldSession {
       },
       missing: async (keys) => (await prepared()).missing(keys),
       attempt: (work) => this.session.attempt(work),
+      leftOut: this.#leftOut(),
     });
   }
 
@@ -245,6 +248,12 @@ export class PostgresFold implements FoldSession {
       `UPDATE sluice.generations SET folded_seq = $2 WHERE mapping_uid = $1`,
       [this.options.mappingUid, last],
     );
+  }
+
+  #leftOut(): LeftOutRows | null {
+    const { mappingUid, route } = this.options;
+    if (route.backlog !== 'hold') return null;
+    return new LeftOutStore(this.session, LEFT_OUT).ofMapping(mappingUid, route.liveGeneration ?? null);
   }
 
   /** This copy is over when somebody else ended it, whatever statement notices. */

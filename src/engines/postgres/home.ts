@@ -4,7 +4,9 @@
  */
 import type { TableName } from '../../model/tables.ts';
 import type { Connection } from './connection.ts';
-import { quoteTable } from './sql.ts';
+import { quoteLiteral, quoteTable } from './sql.ts';
+
+export const LEFT_OUT = { leftOut: 'sluice.left_out', generations: 'sluice.generations', quoteLiteral };
 
 /** Serializes `prepare` between processes: any number nobody else is likely to use. */
 const PREPARE_LOCK = 7_301_514_620_447_001;
@@ -35,6 +37,9 @@ const STATEMENTS = [
   `CREATE TABLE IF NOT EXISTS sluice.chunks (
      mapping_uid text NOT NULL, generation integer NOT NULL, chunk integer NOT NULL, rows bigint NOT NULL,
      PRIMARY KEY (mapping_uid, generation, chunk))`,
+  // Rows of the live generation of which a newer state was refused (left-out.ts).
+  `CREATE TABLE IF NOT EXISTS sluice.left_out (
+     mapping_uid text NOT NULL, generation integer NOT NULL, key_hash text NOT NULL, PRIMARY KEY (mapping_uid, key_hash))`,
 ];
 
 /** Creates what is missing. Idempotent; an existing home costs one query. */
@@ -42,9 +47,9 @@ export async function prepareHome(connection: Connection): Promise<void> {
   const [present] = await connection.query(
     'look for schema sluice in the destination',
     `SELECT count(*) AS n FROM pg_class c JOIN pg_namespace s ON s.oid = c.relnamespace
-      WHERE s.nspname = 'sluice' AND c.relname IN ('positions', 'pieces', 'generations', 'chunks')`,
+      WHERE s.nspname = 'sluice' AND c.relname IN ('positions', 'pieces', 'generations', 'chunks', 'left_out')`,
   );
-  if (present?.['n'] === '4') return;
+  if (present?.['n'] === '5') return;
   await connection.use((session) =>
     session.transaction('BEGIN', async () => {
       await session.run('create schema sluice in the destination', [

@@ -10,9 +10,11 @@ import { SqlServerCatalog } from './catalog.ts';
 import type { Connection, Session } from './connection.ts';
 import { requireUnguarded } from './guards.ts';
 import { GROUP, holdMapping, MAPPING } from './hold.ts';
+import { LEFT_OUT } from './home.ts';
 import { groupLock, Locker } from './locks.ts';
 import { reshapeRoute } from './reshape.ts';
 import { numberOf, textOf } from '../row-values.ts';
+import { LeftOutStore } from '../left-out.ts';
 import { ROUTE_COLUMNS, routeOf } from '../stored-route.ts';
 import { quoteLiteral, quoteTable } from './sql.ts';
 import { TableApplier } from './table-applier.ts';
@@ -87,12 +89,14 @@ class SqlServerGroup implements GroupStatements<TableApplier> {
   readonly #locker: Locker;
   readonly #state: Pick<GroupState, 'stream' | 'group' | 'epoch'>;
   readonly #where: string;
+  readonly leftOut: LeftOutStore;
 
   constructor(connection: Connection, session: Session, locker: Locker, state: GroupState) {
     this.#connection = connection;
     this.#session = session;
     this.#locker = locker;
     this.#state = state;
+    this.leftOut = new LeftOutStore(session, LEFT_OUT);
     this.#where = `stream = ${quoteLiteral(state.stream)} AND apply_group = ${quoteLiteral(state.group)}`;
   }
 

@@ -161,7 +161,7 @@ export class SqlServerChangeReader implements ChangeReader {
         this.#isMoreWaiting = isBehind;
         wait = seen.moved.size > 0 ? BUSY_POLL_MS : Math.min(wait * 2, this.#options.pollMs());
         if (seen.moved.size > 0 && seen.to !== null) {
-          for await (const piece of this.#changes(seen, seen.to)) yield this.#handOut(piece);
+          for await (const piece of this.#changes(seen, seen.to, before === null)) yield this.#handOut(piece);
           isBehind ||= this.#seen !== null;
         } else if (seen.to !== null) {
           this.#read = seen.to.lsn;
@@ -213,8 +213,12 @@ export class SqlServerChangeReader implements ChangeReader {
     }
   }
 
-  /** What changed up to `to`, or as much of it as may be held: pieces of one large transaction, or one of whole ones. */
-  async *#changes(seen: Look, to: Captured): AsyncGenerator<ChangePiece, void, void> {
+  /**
+   * What changed up to `to`, or as much of it as may be held: pieces of one large transaction, or one of whole ones. `isFirst`: whoever
+   * writes has nothing to do yet, and gets a smaller one sooner.
+   */
+  async *#changes(seen: Look, to: Captured, isFirst: boolean): AsyncGenerator<ChangePiece, void, void> {
+    const maxBytes = isFirst ? this.#maxBytes / 4 : this.#maxBytes;
     const columns = await this.#columns(seen);
     const jobs = this.#jobs(seen, columns, to.lsn);
     const held = () => jobs.reduce((sum, job) => sum + job.rows.bytes, 0);
@@ -222,8 +226,8 @@ export class SqlServerChangeReader implements ChangeReader {
     for (const job of jobs) {
       job.cut(end.lsn);
       while (!job.isDone) {
-        await job.next(this.#session, Math.max(this.#maxBytes - held(), this.#maxBytes / 4));
-        if (held() < FULL * this.#maxBytes) continue;
+        await job.next(this.#session, Math.max(maxBytes - held(), maxBytes / 4));
+        if (held() < FULL * maxBytes) continue;
         if (job.isDone && job === jobs.at(-1)) break;
         // A transaction whose end is not known to have been read goes into the next piece.
         const beyond = job.isDone ? job.rows.middleLsn : job.rows.lastLsn;
@@ -237,7 +241,8 @@ export class SqlServerChangeReader implements ChangeReader {
         end = cut;
         for (const each of jobs) each.cut(end.lsn);
         // What a page leaves for the next one is sorted again by servers that sort.
-        this.#limit = Math.max(1, ...jobs.map((each) => Math.floor(each.rows.transactions * FILLING)));
+        const filling = FILLING * (this.#maxBytes / maxBytes);
+        this.#limit = Math.max(1, ...jobs.map((each) => Math.floor(each.rows.transactions * filling)));
       }
     }
     if (end === to && held() > 0) {

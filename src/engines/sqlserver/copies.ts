@@ -242,6 +242,9 @@ export class SqlServerCopies implements CopyDestination {
   async forget(mappingUid: string): Promise<void> {
     await this.#change(mappingUid, 30_000, async (session, locker, row) => {
       await discardCopy(session, locker, mappingUid, row);
+      await session.query('forget what was left out', `DELETE FROM sluice.left_out WHERE ${MAPPING}`, {
+        uid: mappingUid,
+      });
       await session.query('forget the mapping', `DELETE FROM sluice.generations WHERE ${MAPPING}`, { uid: mappingUid });
       await announceRoute(session, { stream: textOf(row, 'stream'), group: textOf(row, 'apply_group') });
     });

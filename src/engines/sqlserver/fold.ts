@@ -5,13 +5,15 @@ import type { Position } from '../../model/position.ts';
 import type { Table } from '../../model/tables.ts';
 import { describeTarget } from '../apply-plan.ts';
 import { foldWaiting, hasNewerCopier, wasEnded, type FoldOptions } from '../backlog-fold.ts';
-import type { FoldSession, FoldWork, Route } from '../contract.ts';
+import type { FoldSession, FoldWork, LeftOutRows, Route } from '../contract.ts';
 import { backlogTable } from '../home-tables.ts';
+import { LeftOutStore } from '../left-out.ts';
 import { readBlock } from './blocks.ts';
 import { SqlServerCatalog } from './catalog.ts';
 import type { Connection, Session } from './connection.ts';
 import { requireUnguarded } from './guards.ts';
 import { announceRoute, GROUP, MAPPING } from './hold.ts';
+import { LEFT_OUT } from './home.ts';
 import { groupLock, isLockFailure, mappingLock, pastFrozenWriters, type Locker } from './locks.ts';
 import { numberOf, textOf } from '../row-values.ts';
 import { quoteTable } from './sql.ts';
@@ -221,7 +223,14 @@ export class SqlServerFold implements FoldSession {
       },
       missing: (keys) => applier.missing(keys),
       attempt: (work) => this.session.attempt(work),
+      leftOut: this.#leftOut(),
     });
+  }
+
+  #leftOut(): LeftOutRows | null {
+    const { mappingUid, route } = this.options;
+    if (route.backlog !== 'hold') return null;
+    return new LeftOutStore(this.session, LEFT_OUT).ofMapping(mappingUid, route.liveGeneration ?? null);
   }
 
   /** This copy is over when somebody else ended it, whatever statement notices. */

@@ -9,6 +9,8 @@ import type { Connection } from './connection.ts';
 import { numberOf } from '../row-values.ts';
 import { quoteIdentifier, quoteLiteral, quoteTable } from './sql.ts';
 
+export const LEFT_OUT = { leftOut: 'sluice.left_out', generations: 'sluice.generations', quoteLiteral };
+
 const EXACT = 'COLLATE Latin1_General_BIN2';
 
 const TABLES: Readonly<Record<string, string>> = {
@@ -32,6 +34,9 @@ const TABLES: Readonly<Record<string, string>> = {
      updated_at datetime2(3) NOT NULL DEFAULT SYSUTCDATETIME()`,
   chunks: `mapping_uid nvarchar(64) ${EXACT} NOT NULL, generation int NOT NULL, chunk int NOT NULL, rows bigint NOT NULL,
      PRIMARY KEY (mapping_uid, generation, chunk)`,
+  // Rows of the live generation of which a newer state was refused (left-out.ts).
+  left_out: `mapping_uid nvarchar(64) ${EXACT} NOT NULL, generation int NOT NULL, key_hash nvarchar(64) ${EXACT} NOT NULL,
+     PRIMARY KEY (mapping_uid, key_hash)`,
   // What is locked in place of a position's or a generation's row (locks.ts), and which sessions may hold it.
   locks: `name nvarchar(440) ${EXACT} NOT NULL PRIMARY KEY, held bit NOT NULL DEFAULT 0`,
   lockers: `name nvarchar(440) ${EXACT} NOT NULL, session nvarchar(60) ${EXACT} NOT NULL, is_copier bit NOT NULL DEFAULT 0,
