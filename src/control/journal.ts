@@ -217,6 +217,23 @@ export class Journal {
     });
   }
 
+  /** Which of these rows are in dead_letters: their `keyText`. */
+  async refusedBefore(mappingUid: string, keys: readonly (readonly Cell[])[]): Promise<ReadonlySet<string>> {
+    const found = new Set<string>();
+    const texts = keys.map(keyText);
+    for (let at = 0; at < texts.length; at += CHUNK) {
+      const hashes = texts.slice(at, at + CHUNK).map((text) => sha256([text]));
+      const rows = await this.#context.run('look into dead_letters', (queries) =>
+        queries('dead_letters')
+          .where('mapping_uid', mappingUid)
+          .whereIn('key_hash', hashes)
+          .then((all) => all as { key_text: string }[]),
+      );
+      for (const row of rows) found.add(row.key_text);
+    }
+    return found;
+  }
+
   async #insertLetters(
     queries: Queries,
     rows: readonly { mapping_uid: string; position_hash: string; key_hash: string }[],
