@@ -42,7 +42,7 @@ const shared = {
 };
 const isBuilt = files.length > 0 || (await build());
 const folders = files.length > 0 ? [files] : testFolders();
-const total = { passed: 0, failed: isBuilt ? 0 : 1, skipped: [], failures: isBuilt ? [] : ['the build'] };
+const total = { passed: 0, failed: isBuilt ? 0 : 1, skipped: [], failures: isBuilt ? [] : ['the build'], seconds: [] };
 let interruptedBy = null;
 for (const [signal, code] of [
   ['SIGINT', 130],
@@ -104,6 +104,7 @@ async function runAll(folders, lanes) {
 
 async function run(spec, name, isOnly, write) {
   const counts = path.join(scratch, `${name}.json`);
+  const started = performance.now();
   // mocha would add the files of its configuration to those given here, so the configuration is handed over piece by piece.
   const mocha = startNode(
     [
@@ -123,6 +124,10 @@ async function run(spec, name, isOnly, write) {
     isOnly ? null : write,
   );
   const code = await mocha.ended;
+  total.seconds.push([
+    path.relative('test', path.dirname(spec[0])) || '.',
+    Math.round((performance.now() - started) / 1000),
+  ]);
   const ended = existsSync(counts) ? JSON.parse(readFileSync(counts, 'utf8')) : null;
   total.passed += ended?.passed ?? 0;
   total.failed += ended?.failed ?? 0;
@@ -143,6 +148,8 @@ function report() {
   for (const { title, reason } of skipped) console.log(`    - ${title}\n      ${reason ?? 'no reason given'}`);
   if (failures.length > 0) console.log('\n  Failed:\n');
   for (const title of failures) console.log(`    - ${title}`);
+  const longest = total.seconds.sort(([, a], [, b]) => b - a).map(([folder, seconds]) => `${folder} ${seconds}`);
+  if (longest.length > 1) console.log(`\n  Seconds: ${longest.join(', ')}`);
   console.log(`${passed} passed, ${total.failed} failed, ${skipped.length} skipped`);
   process.exitCode = interruptedBy ?? (total.failed > 0 ? 1 : 0);
 }

@@ -172,6 +172,23 @@ export class MappingStates {
     );
   }
 
+  /** Those that failed for one of these reasons are tried again now: it no longer holds. Resolves to how many. */
+  async retryNow(mappingUids: readonly string[], reasons: readonly ErrorCode[]): Promise<number> {
+    let found = 0;
+    for (let at = 0; at < mappingUids.length; at += CHUNK) {
+      found += await this.#context.run('have mappings tried again', (queries) => {
+        const now = this.#context.now(queries);
+        return queries(TABLE)
+          .whereIn('mapping_uid', mappingUids.slice(at, at + CHUNK))
+          .where('state', 'failed')
+          .where('retry_at', '>', now)
+          .whereIn('error_code', [...reasons])
+          .update({ retry_at: now, attempts: 0, updated_at: now });
+      });
+    }
+    return found;
+  }
+
   async #notes(
     mappingUids: readonly string[],
     change: (queries: Queries) => Record<string, unknown>,

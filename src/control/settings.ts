@@ -60,7 +60,7 @@ export const SETTINGS = {
     min: 64 * 1024,
     max: GIB,
     unit: 'bytes',
-    description: 'Largest batch of changes held in memory',
+    description: 'Largest batch of changes; while it is written the next one is read',
   },
   max_retry_attempts: {
     default: 3,

@@ -285,6 +285,7 @@ export class Service {
         attention: (mapping, reason) => this.#attention(mapping, reason),
         columnsChanged: (mapping, change) => this.#columnsChanged(mapping, change),
         flipped: (mapping) => this.#flipped(mapping),
+        lookSoon: () => this.#lookSoon(),
       },
       stream,
     );

@@ -4,7 +4,7 @@
  */
 import type { ControlDatabase, CounterRow, Owner, Run } from '../control/index.ts';
 import type { Logger } from '../log/logger.ts';
-import { hasCode, SluiceError, toSluiceError } from '../model/errors.ts';
+import { hasCode, SluiceError, toSluiceError, type ErrorCode } from '../model/errors.ts';
 import type { ApplyCounts, EngineDatabase } from '../engines/contract.ts';
 import type { Position } from '../model/position.ts';
 import type { ColumnsChanged } from '../sync/group-writer.ts';
@@ -28,7 +28,23 @@ export interface StreamHostOptions {
   readonly columnsChanged: (mapping: PlannedMapping, change: ColumnsChanged) => Promise<void>;
   /** The mapping's trigger column was set to 1. */
   readonly flipped: (mapping: PlannedMapping) => void;
+  /** Some mapping's time to be tried again has come. */
+  readonly lookSoon: () => void;
 }
+
+/** What keeps a copy from its source as it keeps the stream. */
+const OF_THE_SOURCE: readonly ErrorCode[] = [
+  'LOGIN_FAILED',
+  'SERVER_UNREACHABLE',
+  'DATABASE_MISSING',
+  'TLS_FAILED',
+  'CONNECTION_LOST',
+  'SERVER_BUSY',
+  'TIMEOUT',
+  'CDC_NOT_READY',
+  'CDC_SLOTS_EXHAUSTED',
+  'CDC_IN_USE',
+];
 
 interface Totals {
   inserted: number;
@@ -48,6 +64,8 @@ export class StreamHost {
   #stream: Stream | null = null;
   #stopped = false;
   #failure: SluiceError | null = null;
+  /** It has committed since it was started, or failed. */
+  #isRunning = false;
   #wake: () => void = () => undefined;
   readonly #totals = new Map<string, Totals>();
   readonly #runs = new Map<string, { run: Run; records: number }>();
@@ -253,10 +271,11 @@ export class StreamHost {
   }
 
   #committed(position: Position, committedAt: number | null, counts: ReadonlyMap<string, ApplyCounts>): void {
-    if (this.#failure) {
+    if (!this.#isRunning) {
+      this.#isRunning = true;
       const failure = this.#failure;
       this.#failure = null;
-      void this.#recovered(failure);
+      void this.#goesOn(failure);
     }
     for (const [uid, each] of counts) {
       const sum = this.#totals.get(uid) ?? { inserted: 0, updated: 0, deleted: 0, committedAt: null, position: null };
@@ -377,6 +396,7 @@ export class StreamHost {
     const { control, logger } = this.#options;
     const isNew = this.#failure?.code !== error.code || this.#failure.message !== error.message;
     this.#failure = error;
+    this.#isRunning = false;
     // Not the mappings' fault: they keep their state, and each shows why nothing arrives. Others learn it from their own copy.
     const served = this.#served();
     const names = served.slice(0, 3).map((mapping) => mapping.label);
@@ -391,7 +411,20 @@ export class StreamHost {
     if (error.losesChanges) await this.#changesLost(error);
   }
 
-  /** The first commit after a failure: what was said of it is taken back. */
+  /** The first commit, or the first after a failure: whoever failed as the stream did need not wait for `failed_retry_minutes`. */
+  async #goesOn(failure: SluiceError | null): Promise<void> {
+    const { control, logger, lookSoon } = this.#options;
+    if (failure) await this.#recovered(failure);
+    const uids = [...this.#plan.groups.values()].flatMap(({ mappings }) => mappings.map(uidOf));
+    try {
+      const reasons = failure ? [...OF_THE_SOURCE, failure.code] : OF_THE_SOURCE;
+      if ((await control.states.retryNow(uids, reasons)) > 0) lookSoon();
+    } catch (error) {
+      logger.debug('mappings that failed are tried again later', { error });
+    }
+  }
+
+  /** What was said of the failure is taken back. */
   async #recovered(failure: SluiceError): Promise<void> {
     const { control, logger } = this.#options;
     logger.info('the change stream is back');

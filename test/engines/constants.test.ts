@@ -1,8 +1,8 @@
 /** Defaults that are constants, as each server prints them. */
 import { expect } from 'chai';
-import * as mysql from '../../src/engines/mysql/constants.ts';
-import * as postgres from '../../src/engines/postgres/constants.ts';
-import * as sqlserver from '../../src/engines/sqlserver/constants.ts';
+import * as mysql from '../../src/engines/mysql/defaults.ts';
+import * as postgres from '../../src/engines/postgres/defaults.ts';
+import * as sqlserver from '../../src/engines/sqlserver/defaults.ts';
 import type { Constant } from '../../src/model/tables.ts';
 
 const number = (text: string): Constant => ({ kind: 'number', text });

@@ -64,6 +64,37 @@ describe('trouble on the way', function () {
     expect(ours).to.deep.equal([]);
   });
 
+  it('F41: a mapping that failed while the source was away goes on as soon as its stream runs again', async () => {
+    const proxy = await startProxy(world.source.url);
+    try {
+      await world.control.query(
+        `UPDATE config SET config_value = '1' WHERE config_key IN ('max_retry_attempts', 'retry_delay_seconds')`,
+      );
+      await world.control.query('UPDATE source_servers SET connection_string = $1 WHERE server_id = 1', [proxy.url]);
+      await world.start();
+      const first = await world.map('t');
+      await world.state(first, 'streaming');
+      proxy.cut();
+      const second = await world.map('u');
+      await world.state(second, 'failed');
+      await world.source.query(`INSERT INTO u VALUES (1, 'meanwhile')`);
+      // By its own clock it would be tried again in a quarter of an hour.
+      await eventually(async () => {
+        const [row] = await world.control.query(
+          `SELECT retry_at > now() + interval '5 minutes' AS later FROM mapping_state JOIN table_mappings USING (mapping_uid) WHERE table_mappings.mapping_id = $1`,
+          [second],
+        );
+        expect(row?.['later']).to.equal(true);
+      });
+      proxy.restore();
+      await world.state(second, 'streaming', 40);
+      await equal(world, 'u');
+    } finally {
+      await world.close();
+      await proxy.close();
+    }
+  });
+
   it('F40: a report holds the table during a swap: the swap lets go, the stream of other tables does not wait', async () => {
     const [mapping] = await streaming();
     const report = await world.destination.connect();

@@ -1,17 +1,22 @@
 /** Events of the binary log to changes of the wanted databases' tables, transaction by transaction. */
 import type { AlteredTable, TableCaptures, TableChanges } from '../../model/changes.ts';
 import { SluiceError } from '../../model/errors.ts';
-import { EVENT, readHeader, readMariaGtid, readQuery, readRotate, ROWS, type EventHeader } from './binlog-events.ts';
+import { EVENT, readHeader, readQuery, readRotate, ROWS, type EventHeader } from './binlog-events.ts';
+import { anotherLog, incident, notRows } from './binlog-gaps.ts';
 import { rowStatement, tableStatement } from './ddl-statement.ts';
-import { readMysqlGtid, readTaggedGtid } from './binlog-gtids.ts';
 import { payloadEvents } from './binlog-payload.ts';
 import { RowDecoder, type RowOptions } from './binlog-rows.ts';
+import { BEGINNINGS, readBeginning, type Transaction } from './binlog-transaction.ts';
+import { PreparedXas, readXaPrepare, xaStatement, type PreparedXa, type XaStatement } from './binlog-xa.ts';
 import { compareLogPlaces, gtidState, type GtidState, type LogPlace } from './position.ts';
 import type { WantedSchemas } from './wanted-schemas.ts';
 
 /** What an event was for the stream. */
-/** `Statement`: it may have changed a table's columns, and is complete. */
-export const Step = { None: 0, Begin: 1, Commit: 2, Idle: 3, Statement: 4 } as const;
+/**
+ * `Statement`: it may have changed a table's columns, and is complete. `Decided`: an XA transaction is committed, whose events come
+ * now (`decided`).
+ */
+export const Step = { None: 0, Begin: 1, Commit: 2, Idle: 3, Statement: 4, Decided: 5 } as const;
 export type Step = (typeof Step)[keyof typeof Step];
 
 export interface DecoderOptions extends RowOptions {
@@ -20,19 +25,21 @@ export interface DecoderOptions extends RowOptions {
   readonly hasChecksums: boolean;
 }
 
-interface Transaction {
-  /** Null: the server does not number it. */
-  readonly gtid: string | null;
-  /** No commit follows: its one statement is all of it. Null: its first statement will tell. */
-  standalone: boolean | null;
-  /** What a snapshot is asked for that is to see it. */
-  readonly token: string;
+/** An XA transaction whose commit was read. */
+export interface DecidedXa {
+  readonly xid: string;
+  /** Null: it was prepared before the reader began. */
+  readonly prepared: PreparedXa | null;
+  /** Of the event that decided it. */
+  readonly header: EventHeader;
 }
 
 export class BinlogDecoder {
   readonly #isMariaDb: boolean;
   readonly #schemas: WantedSchemas;
   readonly #rows: RowDecoder;
+  readonly xas: PreparedXas;
+  #decided: DecidedXa | null = null;
   #pending: Transaction | null = null;
   #hasChecksums: boolean;
   /** Not the one that the reader was begun in. */
@@ -51,6 +58,7 @@ export class BinlogDecoder {
     this.#isMariaDb = options.isMariaDb;
     this.#schemas = options.schemas;
     this.#rows = new RowDecoder(options);
+    this.xas = new PreparedXas(options.schemas);
     this.#hasChecksums = options.hasChecksums;
     this.place = { file: from.file, offset: from.offset };
     this.gtids = gtidState(options.isMariaDb, from.gtids);
@@ -58,6 +66,11 @@ export class BinlogDecoder {
 
   get inTransaction(): boolean {
     return this.#pending !== null;
+  }
+
+  /** Its events are to be given to `replay` before anything else is decoded. */
+  get decided(): DecidedXa | null {
+    return this.#decided;
   }
 
   get changes(): number {
@@ -110,17 +123,12 @@ export class BinlogDecoder {
     }
     // Those of a compressed transaction have none of their own.
     const event = this.#payloadEnd === null ? this.#withoutChecksum(received) : received;
-    const rows = ROWS.get(header.type);
-    if (rows) {
-      this.#rows.rows(event, rows, this.#pending?.token ?? null);
-      return this.#advance(header, Step.None);
-    }
+    const isOutside = BEGINNINGS.has(header.type) || header.type === EVENT.rotate;
+    if (this.xas.isCollecting && !isOutside) return this.#collect(event, header);
+    const rows = this.#rowsOf(event, header);
+    if (rows !== null)
+      return rows ? rows.then(() => this.#advance(header, Step.None)) : this.#advance(header, Step.None);
     switch (header.type) {
-      case EVENT.tableMap: {
-        const described = this.#rows.describe(event);
-        if (described) return described.then(() => this.#advance(header, Step.None));
-        return this.#advance(header, Step.None);
-      }
       case EVENT.mariaGtid:
       case EVENT.gtid:
       case EVENT.taggedGtid:
@@ -144,18 +152,62 @@ export class BinlogDecoder {
       case EVENT.heartbeat:
       case EVENT.heartbeat2:
         return this.inTransaction ? Step.None : this.#advance(header, Step.Idle);
-      case EVENT.xaPrepare:
-        throw preparedXa();
-      case EVENT.partialUpdate:
-        this.#rows.partialUpdate(event);
-        return this.#advance(header, Step.None);
       case EVENT.incident:
-        throw new SluiceError('GAP', 'the source says that its binary log lacks changes (an incident event)', {
-          hint: 'on_gap = resync copies the tables again.',
-        });
+        throw incident();
       default:
         return this.#advance(header, this.inTransaction ? Step.None : Step.Idle);
     }
+  }
+
+  /** What a table map or rows event holds. Null: it is another one. */
+  #rowsOf(event: Buffer, { type }: EventHeader): Promise<void> | null | undefined {
+    const rows = ROWS.get(type);
+    if (rows) this.#rows.rows(event, rows, this.#pending?.token ?? null);
+    else if (type === EVENT.tableMap) return this.#rows.describe(event);
+    else if (type === EVENT.partialUpdate) this.#rows.partialUpdate(event);
+    else return null;
+    return undefined;
+  }
+
+  /** An event of a transaction that is perhaps only prepared. */
+  #collect(event: Buffer, header: EventHeader): Step {
+    if (header.type !== EVENT.xaPrepare) {
+      this.xas.add(event);
+      return this.#advance(header, Step.None);
+    }
+    const { xid, isOnePhase } = readXaPrepare(event);
+    const prepared = this.xas.end();
+    if (isOnePhase) return this.#decide({ xid, prepared, header });
+    if (prepared) this.xas.keep(xid, prepared);
+    return this.#end(header, Step.Idle);
+  }
+
+  #decide(decided: DecidedXa): Step {
+    if (decided.prepared?.events?.length === 0) return this.#commit(decided.header);
+    if (this.#pending) this.#pending.token = `${decided.xid}@${this.#pending.token}`;
+    this.#decided = decided;
+    this.#rows.forgetTables();
+    return Step.Decided;
+  }
+
+  /** An event of the transaction that was decided, without checksum, from wherever it was kept. */
+  replay(event: Buffer): Promise<unknown> | undefined {
+    const header = readHeader(event);
+    const rows = this.#rowsOf(event, header);
+    if (rows !== null) return rows;
+    const isCompressed = header.type === EVENT.compressedQuery;
+    if (header.type !== EVENT.query && !isCompressed) return undefined;
+    const { schema, sql } = readQuery(event, isCompressed);
+    return xaStatement(sql) ? undefined : this.#statement(sql, schema);
+  }
+
+  /** All of it was replayed. `lost`: it is no longer anywhere (invariant 5). */
+  endReplay(lost: SluiceError | null): Step {
+    const header = this.#decided?.header;
+    if (!header) throw new SluiceError('INTERNAL', 'no XA transaction was decided');
+    this.#decided = null;
+    if (lost) for (const schema of this.#schemas.all) this.#rows.missed({ schema, table: null }, lost);
+    return this.#commit(header);
   }
 
   #withoutChecksum(received: Buffer): Buffer {
@@ -171,39 +223,34 @@ export class BinlogDecoder {
 
   #begin(event: Buffer, header: EventHeader, length: number): Step {
     if (header.end > 0 && header.end - length < this.place.offset) throw anotherLog();
-    this.#pending = this.#transaction(event, header);
+    this.#pending = readBeginning(event, header, this.place, length);
+    if (this.#pending.isPrepared) this.xas.begin(this.#pending.beginsAt);
+    else this.xas.end();
     return this.#advance(header, Step.Begin);
   }
 
-  #transaction(event: Buffer, header: EventHeader): Transaction {
-    const token = `${this.place.file}:${this.place.offset}`;
-    if (header.type === EVENT.mariaGtid) {
-      const { gtid, standalone, preparedXa: isPrepared } = readMariaGtid(event, header.serverId);
-      if (isPrepared) throw preparedXa();
-      return { gtid, standalone, token };
-    }
-    if (header.type === EVENT.anonymousGtid) return { gtid: null, standalone: null, token };
-    const gtid = header.type === EVENT.gtid ? readMysqlGtid(event) : readTaggedGtid(event);
-    return { gtid, standalone: null, token };
+  #commit(header: EventHeader): Step {
+    this.transactions++;
+    this.committedAt = header.timestamp * 1000;
+    return this.#end(header, Step.Commit);
   }
 
-  #commit(header: EventHeader): Step {
+  #end(header: EventHeader, step: Step): Step {
     if (this.#pending?.gtid != null) this.gtids.add(this.#pending.gtid);
     else this.gtids.addAnonymous();
     this.#pending = null;
-    this.transactions++;
-    this.committedAt = header.timestamp * 1000;
     this.#rows.forgetTables();
     const end = this.#payloadEnd ?? header.end;
     this.#payloadEnd = null;
-    return this.#advance({ ...header, end }, Step.Commit);
+    return this.#advance({ ...header, end }, step);
   }
 
   #query(event: Buffer, header: EventHeader): Step | Promise<Step> {
     const { schema, sql } = readQuery(event, header.type === EVENT.compressedQuery);
     if (/^\s*(COMMIT|ROLLBACK)\s*$/i.test(sql)) return this.#commit(header);
+    const xa = xaStatement(sql);
+    if (xa && this.#pending) return this.#xa(xa, this.#pending, header);
     if (!this.#isMariaDb && this.#pending?.standalone === null) {
-      if (/^\s*XA\s/i.test(sql)) throw preparedXa();
       this.#pending.standalone = !/^\s*BEGIN\s*$/i.test(sql);
       if (!this.#pending.standalone) return this.#advance(header, Step.None);
     }
@@ -212,6 +259,19 @@ export class BinlogDecoder {
       this.#commit(header);
       return isTruncate ? Step.Commit : Step.Statement;
     });
+  }
+
+  /** Where it is not within a transaction that is collected. */
+  #xa({ verb, xid }: XaStatement, pending: Transaction, header: EventHeader): Step {
+    if (verb === 'COMMIT') return this.#decide({ xid, prepared: this.xas.take(xid), header });
+    if (verb === 'ROLLBACK') {
+      this.xas.take(xid);
+      return this.#end(header, Step.Idle);
+    }
+    // MySQL begins it so, what MariaDB says in the GTID event.
+    this.xas.begin(pending.beginsAt);
+    pending.standalone = false;
+    return this.#advance(header, Step.None);
   }
 
   /** True: a TRUNCATE. */
@@ -237,22 +297,4 @@ export class BinlogDecoder {
       if (name !== null) this.#rows.missed({ schema: name, table }, notRows(statement?.verb ?? ''));
     }
   }
-}
-
-function notRows(verb: string): SluiceError {
-  return new SluiceError('GAP', `the source’s log holds a statement (${verb}) instead of the rows that it changed`, {
-    hint: "SET GLOBAL binlog_format = 'ROW'; sessions that have set it otherwise, or were opened before, must be reopened. Then set is_full_sync = 1.",
-  });
-}
-
-function anotherLog(): SluiceError {
-  return new SluiceError('GAP', 'the source’s log is another one than it was: the source was restored or replaced', {
-    hint: 'on_gap = resync copies the tables again.',
-  });
-}
-
-function preparedXa(): SluiceError {
-  return new SluiceError('CAPABILITY_MISSING', 'the source uses XA transactions, whose changes are not read', {
-    hint: 'Commit without XA at the source, or copy its tables without changes (cdc_enabled = 0).',
-  });
 }

@@ -2,7 +2,7 @@
 import { displayName, type Column, type Index, type Key, type Table, type TableName } from '../../model/tables.ts';
 import type { Catalog } from '../contract.ts';
 import type { Connection, Session } from './connection.ts';
-import { constantOf } from './constants.ts';
+import { constantOf } from './defaults.ts';
 import { quoteIdentifier, quoteTable } from './sql.ts';
 import { ENGINE, logicalType } from './types.ts';
 

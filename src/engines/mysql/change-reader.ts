@@ -1,10 +1,11 @@
 /** Reads the binary log piece by piece, within bounded memory. Nothing is acknowledged: the server keeps its log by its own rules. */
 import type { ChangePiece } from '../../model/changes.ts';
-import { SluiceError } from '../../model/errors.ts';
+import { hasCode, SluiceError } from '../../model/errors.ts';
 import type { Position } from '../../model/position.ts';
 import type { ChangeReader, ReadOptions } from '../contract.ts';
 import type { BinlogConnection } from './binlog-connection.ts';
-import { Step, type BinlogDecoder } from './binlog-decoder.ts';
+import { Step, type BinlogDecoder, type DecidedXa } from './binlog-decoder.ts';
+import { checkSilence } from './log-session.ts';
 import {
   compareLogPlaces,
   comparePlaces,
@@ -13,6 +14,7 @@ import {
   type LogPlace,
   type Place,
 } from './position.ts';
+import type { PreparedXaLog } from './prepared-xa-log.ts';
 
 /** How often what depends on time is looked at, at least, ms. */
 const TICK_MS = 100;
@@ -20,9 +22,8 @@ const TICK_MS = 100;
 export interface ReaderSetup {
   readonly connection: BinlogConnection;
   readonly decoder: BinlogDecoder;
+  readonly preparedLog: PreparedXaLog;
   readonly server: string;
-  /** A server that says nothing for so long although it promised heartbeats is lost, ms. */
-  readonly silenceMs: number;
   readonly release: () => Promise<void>;
 }
 
@@ -37,6 +38,8 @@ export class MysqlChangeReader implements ChangeReader {
   #held: Buffer | null = null;
   /** Of a compressed transaction. */
   #expanded: Iterator<Buffer> | null = null;
+  /** Events of the XA transaction that was decided. */
+  #replayed: AsyncIterator<Buffer, void> | null = null;
   /** Pieces that wait for the consumer. */
   readonly #queue: ChangePiece[] = [];
   #queuedBytes = 0;
@@ -124,11 +127,15 @@ export class MysqlChangeReader implements ChangeReader {
       this.#wake = null;
       return;
     }
+    if (decoder.decided) {
+      this.#cutAfter(await this.#replay(decoder.decided));
+      return;
+    }
     const event = this.#event();
     if (event === null) {
       if (this.#consumer !== null && this.#flush()) return;
       await connection.wait(Math.min(TICK_MS, Math.max(1, this.#idleDue())));
-      this.#checkSilence();
+      checkSilence(connection);
       return;
     }
     if (!decoder.inTransaction && this.#isBreak()) {
@@ -142,7 +149,30 @@ export class MysqlChangeReader implements ChangeReader {
       return;
     }
     const decoded = decoder.decode(event);
-    const step = typeof decoded === 'number' ? decoded : await decoded;
+    this.#cutAfter(typeof decoded === 'number' ? decoded : await decoded);
+  }
+
+  /** An event of the XA transaction that was committed; behind the last one it is complete. */
+  async #replay({ xid, prepared }: DecidedXa): Promise<Step> {
+    const { decoder, preparedLog } = this.#setup;
+    this.#replayed ??= preparedLog.events(xid, prepared, decoder.place)[Symbol.asyncIterator]();
+    let lost: SluiceError | null = null;
+    try {
+      const next = await this.#replayed.next();
+      if (next.done !== true) {
+        await decoder.replay(next.value);
+        return Step.None;
+      }
+    } catch (error) {
+      if (!hasCode(error, 'GAP')) throw error;
+      lost = error;
+    }
+    this.#replayed = null;
+    return decoder.endReplay(lost);
+  }
+
+  #cutAfter(step: Step): void {
+    const { decoder } = this.#setup;
     // What was committed before is applied by the columns that it was made with.
     if (step === Step.Statement && (decoder.changes > 0 || decoder.altered.length > 0)) this.#cut(decoder.place);
     else if (decoder.bytes >= this.#pieceBytes()) this.#cut(decoder.inTransaction ? null : decoder.place);
@@ -211,15 +241,5 @@ export class MysqlChangeReader implements ChangeReader {
     this.#queuedBytes += taken.bytes;
     this.#isBegun = end === null;
     this.#callConsumer();
-  }
-
-  #checkSilence(): void {
-    const { connection, silenceMs } = this.#setup;
-    if (performance.now() - connection.heardAt <= silenceMs) return;
-    connection.session.destroy();
-    throw new SluiceError(
-      'CONNECTION_LOST',
-      `the source has sent nothing of its binary log for ${Math.round(silenceMs / 1000)} s`,
-    );
   }
 }

@@ -7,20 +7,18 @@ import type { Position, PositionOrder } from '../../model/position.ts';
 import { displayName, type Table, type TableName } from '../../model/tables.ts';
 import type { ChangeSource, ReadOptions, SourceObject, StreamHealth } from '../contract.ts';
 import { gap, type Start } from './binary-log.ts';
-import { BinlogConnection, dumpCommand, dumpGtidCommand } from './binlog-connection.ts';
+import { dumpCommand, dumpGtidCommand } from './binlog-connection.ts';
 import { BinlogDecoder } from './binlog-decoder.ts';
 import { describeTables } from './catalog.ts';
 import { MysqlChangeReader } from './change-reader.ts';
 import type { Connection, Session } from './connection.ts';
 import { binaryLogOf } from './log-of-server.ts';
+import { askForLog, leaveLog } from './log-session.ts';
 import { logSettings } from './log-settings.ts';
 import { comparePositions, formatPosition, parsePosition } from './position.ts';
+import { PreparedXaLog } from './prepared-xa-log.ts';
 import { WantedSchemas } from './wanted-schemas.ts';
 import { parseNativeType } from './types.ts';
-
-/** The server sends a heartbeat when it has nothing else, ms. */
-const HEARTBEAT_MS = 2_000;
-const SILENCE_MS = 60_000;
 
 /** Native types whose form in the log is not told apart there from bytes. */
 const UNREADABLE: ReadonlySet<string> = new Set(['vector']);
@@ -58,12 +56,6 @@ export class MysqlChanges implements ChangeSource {
     const place = parsePosition(from);
     if (place === null) throw gap('the stored position is not one of this engine');
     const session = await this.#connection.open();
-    const { id } = session;
-    // A reader that is gone is noticed with the next heartbeat only, and its file could not be purged until then.
-    const release = async () => {
-      await this.#connection.release(session);
-      await this.#connection.query('end the reader', `KILL CONNECTION ${id}`).catch(() => undefined);
-    };
     try {
       const log = binaryLogOf(session);
       const server = await log.identity(session);
@@ -71,14 +63,16 @@ export class MysqlChanges implements ChangeSource {
       await this.#check(session);
       const start = await log.find(session, place);
       const decoder = await this.#decoder(session, start, options.schemas ?? ['']);
-      await session.run('set up the reader of the binary log', log.setUp(HEARTBEAT_MS));
-      const connection = new BinlogConnection(session, 'read the binary log');
-      connection.start(start.by === null ? dumpCommand(start.place, slaveId()) : dumpGtidCommand(start.by, slaveId()));
-      const setup = { connection, decoder, server, silenceMs: SILENCE_MS, release };
-      return new MysqlChangeReader(setup, start.place, options);
+      const connection = await askForLog(session, (id) =>
+        start.by === null ? dumpCommand(start.place, id) : dumpGtidCommand(start.by, id),
+      );
+      const preparedLog = new PreparedXaLog(this.#connection, decoder.xas);
+      const release = async () => {
+        await Promise.all([preparedLog.close(), leaveLog(this.#connection, session)]);
+      };
+      return new MysqlChangeReader({ connection, decoder, preparedLog, server, release }, start.place, options);
     } catch (error) {
-      session.destroy();
-      await release();
+      await leaveLog(this.#connection, session);
       throw error;
     }
   }
@@ -161,9 +155,4 @@ export class MysqlChanges implements ChangeSource {
       },
     );
   }
-}
-
-/** Each reader announces another replica: two of one number would end each other. */
-function slaveId(): number {
-  return 0x8000_0000 + Math.floor(Math.random() * 0x7fff_fffe);
 }

@@ -10,7 +10,7 @@ import { displayName, type Column, type Table, type TableName } from '../../mode
 import type { TableDesign } from '../contract.ts';
 import { defaultFor, isCompared, plainIndexes, sameColumns } from '../carried-over.ts';
 import type { ServerKind } from './connection.ts';
-import { constantSql } from './constants.ts';
+import { constantSql } from './defaults.ts';
 import { indexParts, limitKey, limitRow } from './index-limits.ts';
 import { quoteIdentifier, quoteLiteral, quoteTable } from './sql.ts';
 import { declare, ENGINE, parseNativeType, STRICT_COLLATION } from './types.ts';

@@ -4,9 +4,14 @@
  */
 import { setTimeout as sleep } from 'node:timers/promises';
 import { hasCode, SluiceError } from '../../model/errors.ts';
+import { readToken } from './binlog-transaction.ts';
+import { xidText } from './binlog-xa.ts';
 import { endOfLog, gap, logFiles, notVisible, VISIBLE_WITHIN_MS, type BinaryLog } from './binary-log.ts';
 import type { Session } from './connection.ts';
 import { compareLogPlaces, type LogPlace } from './position.ts';
+
+/** Between the log and InnoDB a commit takes as long as a disk takes to write. */
+const XA_COMMIT_MS = 2000;
 
 const STATUS = 'SHOW MASTER STATUS';
 
@@ -23,6 +28,7 @@ export const mariaDbLog: BinaryLog = {
     const doing = 'find a place in the binary log';
     const place = await beginSnapshot(session, doing);
     await session.run(doing, ['ROLLBACK']);
+    await waitForXas(session, doing, null);
     const gtids = await gtidsAt(session, place);
     if (gtids === null) throw new SluiceError('INTERNAL', 'the server does not know its own log’s end');
     return { server, ...place, gtids };
@@ -31,12 +37,17 @@ export const mariaDbLog: BinaryLog = {
   end: async (session, server) => ({ server, ...(await endOfLog(session, STATUS)), gtids: '' }),
 
   waitUntilVisible: async (session, doing) => {
-    await waitForSnapshot(session, await endOfLog(session, STATUS), doing);
+    const end = await endOfLog(session, STATUS);
+    await waitForXas(session, doing, null);
+    await waitForSnapshot(session, end, doing);
     await session.run(doing, ['ROLLBACK']);
   },
 
   beginBehind: async (session, tokens, doing) => {
-    const begun = latest(tokens);
+    const places = tokens.map(readToken);
+    const xids = places.flatMap(({ xid }) => xid ?? []);
+    if (xids.length > 0) await waitForXas(session, doing, new Set(xids));
+    const begun = latest(places);
     // A snapshot behind its beginning is behind all of it: places of snapshots lie between transactions.
     if (begun !== null) await waitForSnapshot(session, { file: begun.file, offset: begun.offset + 1 }, doing);
   },
@@ -114,12 +125,39 @@ async function waitForSnapshot(session: Session, place: LogPlace, doing: string)
   }
 }
 
-function latest(tokens: readonly string[]): LogPlace | null {
-  let last: LogPlace | null = null;
-  for (const token of tokens) {
-    const colon = token.lastIndexOf(':');
-    const place = { file: token.slice(0, colon), offset: Number(token.slice(colon + 1)) };
-    if (last === null || compareLogPlaces(place, last) > 0) last = place;
+/**
+ * XA COMMIT is written to the log before InnoDB commits, and no place of a snapshot tells which of the two it is behind
+ * (sql/handler.cc, ha_commit_or_rollback_by_xid); until it is done the transaction is listed as prepared. `committed`: those whose
+ * commit was read. Null: any that is under way; one that stays is not, it waits for somebody to decide.
+ */
+async function waitForXas(session: Session, doing: string, committed: ReadonlySet<string> | null): Promise<void> {
+  const awaited = new Set(committed ?? (await preparedXids(session, doing)));
+  const deadline = performance.now() + (committed === null ? XA_COMMIT_MS : VISIBLE_WITHIN_MS);
+  for (let pause = 1; awaited.size > 0; pause = Math.min(pause * 2, 100)) {
+    const now = await preparedXids(session, doing);
+    for (const each of awaited) if (!now.has(each)) awaited.delete(each);
+    if (awaited.size === 0) return;
+    if (performance.now() > deadline) {
+      if (committed === null) return;
+      throw notVisible(doing);
+    }
+    await sleep(pause);
   }
+}
+
+async function preparedXids(session: Session, doing: string): Promise<Set<string>> {
+  const rows = await session.query(doing, 'XA RECOVER');
+  return new Set(
+    rows.map((row) => {
+      const data = Buffer.from(row['data'] ?? '');
+      const global = Number(row['gtrid_length']);
+      return xidText(data.toString('hex', 0, global), data.toString('hex', global), String(row['formatID']));
+    }),
+  );
+}
+
+function latest(places: readonly LogPlace[]): LogPlace | null {
+  let last: LogPlace | null = null;
+  for (const place of places) if (last === null || compareLogPlaces(place, last) > 0) last = place;
   return last;
 }

@@ -3,7 +3,7 @@ import { displayName, type Column, type Index, type Key, type Table, type TableN
 import type { Catalog } from '../contract.ts';
 import type { Connection } from './connection.ts';
 import { quoteTable } from './sql.ts';
-import { constantOf } from './constants.ts';
+import { constantOf } from './defaults.ts';
 import { ENGINE, isLooseType, logicalType, type PgType } from './types.ts';
 
 /**

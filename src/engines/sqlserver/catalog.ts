@@ -5,7 +5,7 @@
 import { displayName, type Column, type Index, type Key, type Table, type TableName } from '../../model/tables.ts';
 import type { Catalog } from '../contract.ts';
 import type { Connection, Row } from './connection.ts';
-import { constantOf } from './constants.ts';
+import { constantOf } from './defaults.ts';
 import { quoteIdentifier, quoteLiteral, quoteTable } from './sql.ts';
 import { ENGINE, logicalType, nativeTypeOf } from './types.ts';
 

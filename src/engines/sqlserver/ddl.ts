@@ -9,7 +9,7 @@ import { SluiceError } from '../../model/errors.ts';
 import { displayName, type Column, type Index, type Key, type Table, type TableName } from '../../model/tables.ts';
 import type { TableDesign } from '../contract.ts';
 import { defaultFor, isCompared, plainIndexes, sameColumns } from '../carried-over.ts';
-import { constantSql } from './constants.ts';
+import { constantSql } from './defaults.ts';
 import { CLUSTERED_KEY_BYTES, indexFits, keyBytes } from './index-limits.ts';
 import { quoteIdentifier, quoteLiteral, quoteTable } from './sql.ts';
 import { declare, ENGINE, STRICT_COLLATION } from './types.ts';

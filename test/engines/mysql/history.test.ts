@@ -2,7 +2,7 @@
 import { expect } from 'chai';
 import { hasCode } from '../../../src/model/errors.ts';
 import { createMysqlDatabase, requireMysql, type MysqlTestDatabase } from '../../support/mysql.ts';
-import { startMariaDb, TEST_SETTINGS, type PrivateServer } from '../../support/mysql-servers.ts';
+import { connect, startMariaDb, TEST_SETTINGS, type PrivateServer } from '../../support/mysql-servers.ts';
 import { eventually } from '../../support/service.ts';
 import { skip } from '../../support/skip.ts';
 import { failure, seenIn, STREAM, Stream } from './stream.ts';
@@ -36,6 +36,19 @@ describe('MariaDB as source: history that is lost', () => {
       if (files.length > 1) throw new Error(`${files.length} files are left`);
     });
   };
+
+  it('F41: what was prepared (XA) before the server was restarted comes with its commit', async () => {
+    const start = await stream.start();
+    const session = connect(database.url, database.name);
+    await session.use((own) =>
+      own.run('prepare', ["XA START 'early'", 'INSERT INTO t VALUES (-1)', "XA END 'early'", "XA PREPARE 'early'"]),
+    );
+    await session.close();
+    await database.query('INSERT INTO t VALUES (-2)');
+    await server?.restart();
+    await eventually(() => database.query("XA COMMIT 'early'").then(() => undefined));
+    expect(seenIn(await stream.read(start, 2)).map((one) => one.after?.['id'])).to.deep.equal(['-2', '-1']);
+  });
 
   it('F12: a file that was read to its end and purged is no gap', async () => {
     await database.query('INSERT INTO t VALUES (1)');

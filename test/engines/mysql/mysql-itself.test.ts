@@ -4,7 +4,7 @@ import { Op } from '../../../src/model/changes.ts';
 import type { Position } from '../../../src/model/position.ts';
 import { formatPosition, parsePosition } from '../../../src/engines/mysql/position.ts';
 import { createMysqlDatabase, requireMysqlItself, type MysqlTestDatabase } from '../../support/mysql.ts';
-import { startMysqlItself, type PrivateServer } from '../../support/mysql-servers.ts';
+import { connect, startMysqlItself, type PrivateServer } from '../../support/mysql-servers.ts';
 import { eventually } from '../../support/service.ts';
 import { skip } from '../../support/skip.ts';
 import { failure, seenIn, STREAM, Stream } from './stream.ts';
@@ -239,15 +239,21 @@ for (const { name, settings } of [
       });
     };
 
-    it('follows, also after a restart of the server', async () => {
+    it('follows, also after a restart of the server, and what was prepared before it', async () => {
       const start = await stream.start();
+      const session = connect(database.url, database.name);
+      await session.use((own) =>
+        own.run('prepare', ["XA START 'early'", 'INSERT INTO t VALUES (4)', "XA END 'early'", "XA PREPARE 'early'"]),
+      );
+      await session.close();
       await insert(1);
       const [first] = (await stream.read(start, 1)).flatMap(({ end }) => end ?? []).slice(-1);
       await insert(2);
       await server?.restart();
       await insert(3);
-      const seen = seenIn(await stream.read(first as Position, 2));
-      expect(seen.map((one) => one.after?.['id'])).to.deep.equal(['2', '3']);
+      await eventually(() => database.query("XA COMMIT 'early'").then(() => undefined));
+      const seen = seenIn(await stream.read(first as Position, 3));
+      expect(seen.map((one) => one.after?.['id'])).to.deep.equal(['2', '3', '4']);
     });
 
     it('F03 F44: what the log holds and nobody sees yet is waited for: before a copy, and before a table is included', async () => {

@@ -28,6 +28,8 @@ const RETURNSTATUS = 0x79;
 const NO_COLUMNS = 0xffff;
 /** What is put together of packets is put into blocks of this size. */
 const BLOCK = 64 * 1024;
+/** A seam has room for so many rows like the last one, so that most of a chunk is not copied. */
+const SEAM_ROWS = 2;
 /** TABNAME, COLINFO, ORDER, ERROR, INFO, ENVCHANGE: two bytes of length. */
 const WITH_LENGTH = new Set([0xa4, 0xa5, 0xa9, 0xaa, 0xab, 0xe3]);
 
@@ -39,6 +41,8 @@ export class RowExtractor {
   #buffer: Buffer = Buffer.alloc(0);
   /** Its memory is ours alone, and may have room behind it. */
   #isOwn = false;
+  /** The buffer is the end of a chunk and the beginning of this one, which begins at `at` in there. */
+  #behindSeam: { readonly chunk: Buffer; readonly at: number } | null = null;
   #at = 0;
   #columns: readonly ReadColumn[] = [];
   /** Columns that become cells. */
@@ -47,6 +51,10 @@ export class RowExtractor {
   #cells: Cell[] = [];
   #rows = 0;
   #bytes = 0;
+  /** Of `#bytes`: before the row in hand. */
+  #bytesBefore = 0;
+  /** Of the last row. */
+  #rowBytes = 0;
   /** Column of the row whose value begins at #at; −1: no row has begun. */
   #column = -1;
   /** Of a value in parts: how far its complete parts reach, from #at. */
@@ -70,14 +78,23 @@ export class RowExtractor {
       const others: Buffer[] = [];
       for (;;) {
         const token = this.#buffer[this.#at];
-        if (this.#column < 0 && token === undefined) break;
+        if (this.#column < 0 && token === undefined) {
+          if (this.#follow()) continue;
+          break;
+        }
         if (this.#column >= 0 || token === ROW || token === NBCROW) {
-          if (!this.#row(token)) break;
+          if (!this.#row(token)) {
+            if (this.#follow()) continue;
+            break;
+          }
           if (this.#bytes >= this.#batchBytes) await this.#flush();
           continue;
         }
         const end = token === COLMETADATA ? this.#metadata() : this.#endOf(token ?? 0);
-        if (end > this.#buffer.length) break;
+        if (end > this.#buffer.length) {
+          if (this.#follow()) continue;
+          break;
+        }
         // What is said of rows (how many there were) comes after them.
         await this.#flush();
         if (token !== COLMETADATA) others.push(this.#buffer.subarray(this.#at, end));
@@ -87,32 +104,69 @@ export class RowExtractor {
     }
   }
 
+  /** What is left of the last chunk goes before this one: in a seam, where it is less than a row of rows that are not large. */
+  #append(chunk: Buffer): void {
+    const first = this.#restAt < 0 ? this.#at : this.#restAt;
+    const left = this.#buffer.length - first;
+    const seam = left + SEAM_ROWS * this.#rowBytes;
+    if (left === 0 || seam * 2 > chunk.length) {
+      this.#join(chunk);
+      return;
+    }
+    const joined = Buffer.allocUnsafe(seam);
+    this.#buffer.copy(joined, 0, first);
+    chunk.copy(joined, left, 0, seam - left);
+    this.#moveTo(joined, -first);
+    this.#behindSeam = { chunk, at: left };
+  }
+
+  /** Goes on behind a seam. False: more bytes are needed. */
+  #follow(): boolean {
+    const behind = this.#behindSeam;
+    if (behind === null) return false;
+    this.#behindSeam = null;
+    if ((this.#restAt < 0 ? this.#at : this.#restAt) >= behind.at) {
+      this.#moveTo(behind.chunk, -behind.at);
+    } else {
+      // A row that is larger than the last one.
+      this.#buffer = this.#buffer.subarray(0, behind.at);
+      this.#join(behind.chunk);
+    }
+    return true;
+  }
+
   /**
    * What is left of the last chunk and this one, in one buffer. Blocks are filled one chunk behind the other, and are larger for a large
    * value, which is not copied for each packet of it.
    */
-  #append(chunk: Buffer): void {
+  #join(chunk: Buffer): void {
     const first = this.#restAt < 0 ? this.#at : this.#restAt;
     const left = this.#buffer.length - first;
-    this.#at -= first;
-    if (this.#restAt >= 0) this.#restAt = 0;
-    if (left === 0) {
-      this.#buffer = chunk;
-      this.#isOwn = false;
+    if (left <= 0) {
+      this.#moveTo(chunk, -first);
       return;
     }
     const { buffer: memory, byteOffset, length } = this.#buffer;
     if (this.#isOwn && memory.byteLength - byteOffset - length >= chunk.length) {
-      this.#buffer = Buffer.from(memory, byteOffset + first, left + chunk.length);
+      this.#moveTo(Buffer.from(memory, byteOffset + first, left + chunk.length), -first);
       chunk.copy(this.#buffer, left);
+      this.#isOwn = true;
       return;
     }
     const whole = left + chunk.length;
     const joined = Buffer.allocUnsafeSlow(Math.max(BLOCK, left > chunk.length ? whole * 2 : whole));
     this.#buffer.copy(joined, 0, first);
     chunk.copy(joined, left);
-    this.#buffer = joined.subarray(0, whole);
+    this.#moveTo(joined.subarray(0, whole), -first);
     this.#isOwn = true;
+  }
+
+  /** Another buffer, in which everything lies `by` further on. */
+  #moveTo(buffer: Buffer, by: number): void {
+    this.#buffer = buffer;
+    this.#isOwn = false;
+    this.#at += by;
+    if (this.#restAt >= 0) this.#restAt += by;
   }
 
   async #flush(): Promise<void> {
@@ -139,6 +193,7 @@ export class RowExtractor {
       if (this.#at + 1 + bitmap > this.#buffer.length) return false;
       this.#nulls =
         bitmap === 0 ? null : Uint8Array.prototype.slice.call(this.#buffer, this.#at + 1, this.#at + 1 + bitmap);
+      this.#bytesBefore = this.#bytes;
       this.#bytes += 1 + bitmap;
       this.#at += 1 + bitmap;
       this.#column = 0;
@@ -176,6 +231,7 @@ export class RowExtractor {
     }
     this.#restAt = -1;
     this.#bytes += at - this.#at;
+    this.#rowBytes = this.#bytes - this.#bytesBefore;
     this.#at = at;
     this.#column = -1;
     this.#rows++;
