@@ -2,7 +2,7 @@
 import { setTimeout as pause } from 'node:timers/promises';
 import { failpoint } from '../model/failpoint.ts';
 import { hasCode, SluiceError } from '../model/errors.ts';
-import { displayName, type Table } from '../model/tables.ts';
+import { displayName, type Table, type TableName } from '../model/tables.ts';
 import type {
   Chunk,
   ChunkPlan,
@@ -137,7 +137,9 @@ class FullSync {
       }
       const rows = await this.#fill(session, snapshot, table, live, check, guard);
       await session.buildIndexes();
-      const differing = await this.#swap(session, snapshot, table, live !== null, guard);
+      const differing = await this.#swap(session, snapshot, table, live !== null, guard).catch((error: unknown) => {
+        throw hasCode(error, 'ROW_REFUSED') ? refusedInPlace(error, this.#options.target) : error;
+      });
       await failpoint('copy.swapped');
       return { rows, differing };
     } catch (error) {
@@ -471,6 +473,16 @@ class FullSync {
     this.#progress = { ...this.#progress, ...progress };
     this.#options.progress(this.#progress);
   }
+}
+
+/** By a constraint that the staging table does not have: nobody has looked which rows it is. */
+function refusedInPlace(error: SluiceError, target: TableName): SluiceError {
+  const hint = `A constraint of ${displayName(target)} refuses rows of the copy, which max_failed_rows does not cover: drop the constraint there, or mend the rows at the source; then set is_full_sync = 1 (0 first, where it is 1 already). Nothing was replaced.`;
+  return new SluiceError('ROW_REFUSED', error.message, {
+    hint: error.hint ?? hint,
+    isConflict: error.isConflict,
+    cause: error,
+  });
 }
 
 /** The rows without those that the staging table does not take. */

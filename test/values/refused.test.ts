@@ -190,6 +190,32 @@ describe('rows and values that the destination refuses', () => {
       expect([...new Set(keys)]).to.deep.equal(['["1"]', '["4000"]', '["4001"]', '["9000"]']);
     });
 
+  for (const [table, rows] of [
+    ['guarded_empty', 0],
+    ['guarded_filled', 1],
+  ] as const)
+    it(`F36: a constraint that only the table has ends a copy by its name, with what helps, and nothing is replaced (${table})`, async () => {
+      await world.source.query(`CREATE TABLE ${table} (id int PRIMARY KEY, v int)`);
+      await world.source.query(`INSERT INTO ${table} SELECT i, i FROM generate_series(1, 20) i`);
+      await world.destination.query(
+        `CREATE TABLE ${table} (id int PRIMARY KEY, v int CONSTRAINT ${table}_small CHECK (v < 10)); INSERT INTO ${table} SELECT 1, 5 FROM generate_series(1, ${rows})`,
+      );
+      const mapping = await world.map(table, { max_failed_rows: 20 });
+      if (rows > 0)
+        await world.control.query('UPDATE table_mappings SET is_full_sync = 1 WHERE mapping_id = $1', [mapping]);
+      await eventually(async () => {
+        const problem = await world.problem(mapping);
+        expect(problem.error_message).to.include(`constraint ${table}_small`).and.include(table);
+        expect(problem.error_hint).to.include('drop the constraint').and.include('is_full_sync = 1');
+      });
+      expect((await world.destination.query(`SELECT v FROM ${table}`)).length).to.equal(rows);
+      await world.destination.query(`ALTER TABLE ${table} DROP CONSTRAINT ${table}_small`);
+      if (rows > 0)
+        await world.control.query('UPDATE table_mappings SET is_full_sync = 0 WHERE mapping_id = $1', [mapping]);
+      await world.control.query('UPDATE table_mappings SET is_full_sync = 1 WHERE mapping_id = $1', [mapping]);
+      await equal(world, table);
+    });
+
   it('F36: of a table without a key each refused row counts, also those that are the same, and no value is kept', async () => {
     await world.source.query(`CREATE TABLE twins (v text, n int)`);
     await world.destination.query(
