@@ -47,12 +47,14 @@ export interface ServerKind {
   readonly version: string;
   /** LOAD DATA LOCAL; no longer, once it was refused. */
   allowsInfile: boolean;
+  /** It does not tell names of databases and tables apart by case (lower_case_table_names 1 and 2). */
+  readonly foldsNames: boolean;
 }
 
 /** One connection, in our hands only. */
 export class Session implements PooledSession {
   readonly driver: mysql.Connection;
-  kind: ServerKind = { isMariaDb: false, version: '', allowsInfile: true };
+  kind: ServerKind = { isMariaDb: false, version: '', allowsInfile: true, foldsNames: false };
   /** Set once the connection is gone; whoever holds the session must open another. */
   lost: Error | null = null;
 
@@ -291,10 +293,15 @@ export class Connection {
   async #learn(session: Session): Promise<ServerKind> {
     const [row] = await session.query(
       'ask for the version',
-      'SELECT VERSION() AS version, @@GLOBAL.local_infile AS allowed',
+      'SELECT VERSION() AS version, @@GLOBAL.local_infile AS allowed, @@GLOBAL.lower_case_table_names AS folds',
     );
     const version = String(row?.['version'] ?? '');
-    return { isMariaDb: /mariadb/i.test(version), version, allowsInfile: String(row?.['allowed']) === '1' };
+    return {
+      isMariaDb: /mariadb/i.test(version),
+      version,
+      allowsInfile: String(row?.['allowed']) === '1',
+      foldsNames: String(row?.['folds']) !== '0',
+    };
   }
 }
 
