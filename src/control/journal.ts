@@ -5,7 +5,7 @@
 import { createHash } from 'node:crypto';
 import type { Cell } from '../model/changes.ts';
 import type { SluiceError } from '../model/errors.ts';
-import { insertedId, type ControlContext } from './context.ts';
+import { insertedId, type ControlContext, type Queries } from './context.ts';
 import { storable } from './secrets.ts';
 
 export type LogLevel = 'INFO' | 'WARNING' | 'ERROR';
@@ -193,7 +193,8 @@ export class Journal {
 
   /**
    * Keeps rows the destination refused; durable when it resolves, so call it before the destination's commit. Idempotent by
-   * mapping, position and key. Resolves to how many were new.
+   * mapping, position and key. Resolves to how many were new. Of each row the latest refusal stays: one that goes on changing, or a
+   * destination that takes nothing any more, must not fill the table.
    */
   async deadLetters(letters: readonly DeadLetter[]): Promise<number> {
     const rows = letters.map((letter) => ({
@@ -208,13 +209,52 @@ export class Journal {
       reason: storable(letter.reason),
       row_values: letter.values === undefined ? null : JSON.stringify(letter.values, textOfBytes),
     }));
-    const unique = ['mapping_uid', 'position_hash', 'key_hash'];
     return this.#context.run('write to dead_letters', async (queries) => {
       let made = 0;
       for (let at = 0; at < rows.length; at += CHUNK)
-        made += await this.#context.dialect.insertMissing(queries, 'dead_letters', rows.slice(at, at + CHUNK), unique);
+        made += await this.#insertLetters(queries, rows.slice(at, at + CHUNK));
       return made;
     });
+  }
+
+  /** Which of these rows are in dead_letters: their `keyText`. */
+  async refusedBefore(mappingUid: string, keys: readonly (readonly Cell[])[]): Promise<ReadonlySet<string>> {
+    const found = new Set<string>();
+    const texts = keys.map(keyText);
+    for (let at = 0; at < texts.length; at += CHUNK) {
+      const hashes = texts.slice(at, at + CHUNK).map((text) => sha256([text]));
+      const rows = await this.#context.run('look into dead_letters', (queries) =>
+        queries('dead_letters')
+          .where('mapping_uid', mappingUid)
+          .whereIn('key_hash', hashes)
+          .then((all) => all as { key_text: string }[]),
+      );
+      for (const row of rows) found.add(row.key_text);
+    }
+    return found;
+  }
+
+  async #insertLetters(
+    queries: Queries,
+    rows: readonly { mapping_uid: string; position_hash: string; key_hash: string }[],
+  ): Promise<number> {
+    const unique = ['mapping_uid', 'position_hash', 'key_hash'];
+    const made = await this.#context.dialect.insertMissing(queries, 'dead_letters', rows, unique);
+    if (made === 0) return 0;
+    const latest = new Map(rows.map((row) => [`${row.mapping_uid} ${row.key_hash}`, row]));
+    const places = new Map<string, { mapping_uid: string; position_hash: string; keys: string[] }>();
+    for (const { mapping_uid, position_hash, key_hash } of latest.values()) {
+      const name = `${mapping_uid} ${position_hash}`;
+      const place = places.get(name) ?? { mapping_uid, position_hash, keys: [] };
+      places.set(name, place);
+      place.keys.push(key_hash);
+    }
+    // After the insertion: a row that was refused is never without its letter.
+    for (const { mapping_uid, position_hash, keys } of places.values()) {
+      const letters = queries('dead_letters').where({ mapping_uid }).whereIn('key_hash', keys);
+      await letters.whereNot({ position_hash }).delete();
+    }
+    return made;
   }
 
   /** How many rows (keys) of a mapping are in dead_letters, however often each was refused: against `max_failed_rows`. */

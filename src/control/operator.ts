@@ -69,6 +69,8 @@ export interface VerificationResult {
   readonly status: string;
   readonly compared: number;
   readonly mismatches: number;
+  /** What of the differences is explained; null: nothing. */
+  readonly details: string | null;
   readonly durationMs: number | null;
   readonly verifiedAt: Date;
 }
@@ -102,6 +104,7 @@ export class Operator {
           'verification_status',
           'records_compared',
           'mismatches_found',
+          'verification_details',
           'duration_ms',
           'verified_at',
         );
@@ -111,6 +114,7 @@ export class Operator {
         status: row.verification_status,
         compared: Number(row.records_compared),
         mismatches: Number(row.mismatches_found),
+        details: row.verification_details,
         durationMs: row.duration_ms === null ? null : Number(row.duration_ms),
         verifiedAt: row.verified_at,
       };
@@ -161,6 +165,7 @@ interface VerificationRow {
   readonly verification_status: string;
   readonly records_compared: string;
   readonly mismatches_found: string;
+  readonly verification_details: string | null;
   readonly duration_ms: string | null;
   readonly verified_at: Date;
 }

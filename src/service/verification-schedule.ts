@@ -1,7 +1,9 @@
 /** Which mapping is compared when, and what becomes of the result. */
-import type { ControlDatabase, Settings } from '../control/index.ts';
+import { keyText, type ControlDatabase, type Settings } from '../control/index.ts';
 import type { Logger } from '../log/logger.ts';
+import type { Cell } from '../model/changes.ts';
 import { SluiceError } from '../model/errors.ts';
+import { legible } from '../sync/refused-rows.ts';
 import { verifyRecent } from '../verify/verify-recent.ts';
 import type { Fleet } from './fleet.ts';
 import type { PlannedMapping } from './planner.ts';
@@ -57,6 +59,14 @@ export class VerificationSchedule {
     }
   }
 
+  /** How many of these rows are in dead_letters. */
+  async #refusedAmong(mapping: PlannedMapping, keys: readonly (readonly Cell[])[]): Promise<number> {
+    // As they are named there.
+    const named = keys.map((key) => key.map(legible));
+    const refused = await this.#options.control.journal.refusedBefore(mapping.row.mappingUid, named);
+    return named.filter((key) => refused.has(keyText(key))).length;
+  }
+
   async verify(mapping: PlannedMapping, signal: AbortSignal): Promise<void> {
     const { control, fleet, logger, settings } = this.#options;
     const startedAt = performance.now();
@@ -69,25 +79,40 @@ export class VerificationSchedule {
       route: state.route,
       rows: settings().verification_row_count,
       signal,
+      isExplained: async (keys) => (await this.#refusedAmong(mapping, keys)) === keys.length,
     });
+    const differing = result.mismatches.length;
+    const refused =
+      differing === 0
+        ? 0
+        : await this.#refusedAmong(
+            mapping,
+            result.mismatches.map(({ key }) => key),
+          );
+    const details = `${refused === differing ? 'All' : `${refused} of the ${differing}`} differing rows are in dead_letters: the destination refused them.`;
     await control.journal.verification({
       mappingId: mapping.row.mappingId,
       mappingUid: mapping.row.mappingUid,
       type: 'MD5_COMPARISON',
-      status: result.mismatches.length === 0 ? 'PASSED' : 'FAILED',
+      status: differing === 0 ? 'PASSED' : refused === differing ? 'PARTIAL' : 'FAILED',
+      ...(refused > 0 ? { details } : {}),
       sourceMd5: result.sourceMd5,
       destMd5: result.destMd5,
       sourceRows: result.sourceRows,
       destRows: result.destRows,
       compared: result.compared,
-      mismatches: result.mismatches.length,
+      mismatches: differing,
       durationMs: performance.now() - startedAt,
       keys: result.mismatches,
     });
-    if (result.mismatches.length === 0) return;
+    if (differing === 0) return;
+    if (refused === differing) {
+      logger.warn('rows differ that the destination refused', { mapping: mapping.label, rows: differing });
+      return;
+    }
     const error = new SluiceError(
       'VERIFICATION_FAILED',
-      `${mapping.label}: ${result.mismatches.length} of ${result.compared} rows differ`,
+      `${mapping.label}: ${differing} of ${result.compared} rows differ${refused > 0 ? `; ${refused} of them were refused` : ''}`,
       {
         hint: 'SELECT * FROM verification_mismatches names their keys; is_full_sync = 1 copies the table again.',
       },

@@ -132,8 +132,11 @@ export function changesSuite(engine: EngineUnderTest): void {
       await database.execute(`ALTER TABLE ${name} DROP COLUMN v`);
       await database.execute(`UPDATE ${name} SET id = 3 WHERE id = 2`);
       const all = await until(await open(start), (pieces) => pieces.reduce((n, { changes }) => n + changes, 0) >= 5);
-      const widths = all.map(({ tables }) => tables.map(({ relation }) => relation.columns.includes('v')));
-      expect(widths.filter(({ length }) => length > 0)).to.deep.equal([[true], [false]]);
+      const widths = all
+        .map(({ tables }) => tables.map(({ relation }) => relation.columns.includes('v')).join())
+        .filter((each) => each !== '');
+      // What was committed before may come in several pieces, on a busy machine.
+      expect(widths.filter((each, i) => each !== widths[i - 1])).to.deep.equal(['true', 'false']);
     });
 
     it('what was changed before the table was included is visible to who reads now', async () => {

@@ -48,8 +48,11 @@ async function verify(work: Work, control: ControlDatabase, text: string, signal
     if (result.mismatches === 0) {
       return { summary: `The newest ${result.compared} rows are equal (${took} s).`, result };
     }
-    const summary = `${result.mismatches} of the newest ${result.compared} rows differ.`;
-    const hint = `SELECT * FROM verification_mismatches WHERE verification_id = ${result.verificationId}; sluice sync ${mapping.mappingId} copies the table again.`;
+    const isRefused = result.status === 'PARTIAL';
+    const summary = `${result.mismatches} of the newest ${result.compared} rows differ.${result.details === null ? '' : ` ${result.details}`}`;
+    const hint = isRefused
+      ? `SELECT key_text, reason FROM dead_letters WHERE mapping_id = ${mapping.mappingId}; mend the destination or these rows of the source. A copy alone would not bring them.`
+      : `SELECT * FROM verification_mismatches WHERE verification_id = ${result.verificationId}; sluice sync ${mapping.mappingId} copies the table again.`;
     return { summary, result, error: new SluiceError('VERIFICATION_FAILED', summary, { hint }) };
   } finally {
     await fleet.close();

@@ -40,6 +40,20 @@ export function rowFormat(columns: readonly LogColumn[], readers: readonly Value
 /** MYSQL_TYPE_TINY, SHORT, LONG, LONGLONG, INT24. */
 const INTEGER_BYTES: Readonly<Record<number, number>> = { 1: 1, 2: 2, 3: 4, 8: 8, 9: 3 };
 
+/** The form of all these rows; null: they are not rows of a binary log, or not all of one form. */
+export function commonFormat(images: readonly unknown[]): RowFormat | null {
+  const [image] = images;
+  if (!(image instanceof BinlogRows)) return null;
+  const { format } = image;
+  let last: unknown = image;
+  for (const each of images) {
+    if (each === last) continue;
+    if (!(each instanceof BinlogRows) || each.format !== format) return null;
+    last = each;
+  }
+  return format;
+}
+
 export function isNullAt(buffer: Buffer, row: number, column: number): boolean {
   return (((buffer[row + (column >> 3)] ?? 0) >> (column & 7)) & 1) === 1;
 }
@@ -70,9 +84,10 @@ function endOfRow(buffer: Buffer, row: number, { sizes, nullBytes }: RowFormat):
 
 export class BinlogRows implements StoredRows {
   readonly format: RowFormat;
-  // One entry a row: the buffer, where the row begins in it, and whether it is what an update or a delete found.
+  // One entry a row: the buffer, where the row begins and ends in it, and whether it is what an update or a delete found.
   readonly buffers: Buffer[] = [];
   readonly starts: number[] = [];
+  readonly ends: number[] = [];
   readonly areOld: boolean[] = [];
 
   constructor(format: RowFormat) {
@@ -84,7 +99,9 @@ export class BinlogRows implements StoredRows {
     this.buffers.push(buffer);
     this.starts.push(start);
     this.areOld.push(isOld);
-    return endOfRow(buffer, start, this.format);
+    const end = endOfRow(buffer, start, this.format);
+    this.ends.push(end);
+    return end;
   }
 
   get count(): number {

@@ -49,12 +49,20 @@ export interface ServerKind {
   allowsInfile: boolean;
   /** It does not tell names of databases and tables apart by case (lower_case_table_names 1 and 2). */
   readonly foldsNames: boolean;
+  /** BINLOG statements of bound values; no longer, once it was refused. */
+  allowsEvents: boolean;
 }
 
 /** One connection, in our hands only. */
 export class Session implements PooledSession {
   readonly driver: mysql.Connection;
-  kind: ServerKind = { isMariaDb: false, version: '', allowsInfile: true, foldsNames: false };
+  kind: ServerKind = {
+    isMariaDb: false,
+    version: '',
+    allowsInfile: true,
+    allowsEvents: false,
+    foldsNames: false,
+  };
   /** Set once the connection is gone; whoever holds the session must open another. */
   lost: Error | null = null;
 
@@ -296,10 +304,13 @@ export class Connection {
       'SELECT VERSION() AS version, @@GLOBAL.local_infile AS allowed, @@GLOBAL.lower_case_table_names AS folds',
     );
     const version = String(row?.['version'] ?? '');
+    const isMariaDb = /mariadb/i.test(version);
     return {
-      isMariaDb: /mariadb/i.test(version),
+      isMariaDb,
       version,
       allowsInfile: String(row?.['allowed']) === '1',
+      // MySQL takes a BINLOG statement's rows from its text only.
+      allowsEvents: isMariaDb,
       foldsNames: String(row?.['folds']) !== '0',
     };
   }

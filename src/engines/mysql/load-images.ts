@@ -1,6 +1,6 @@
 /** Rows of the change stream as LOAD DATA takes them, from where they lie in what was read (binlog-images.ts). */
 import type { UpsertImages } from '../../model/keyed-changes.ts';
-import { BinlogRows, endOfValue, isNullAt, type RowFormat } from './binlog-images.ts';
+import { commonFormat, endOfValue, isNullAt, type BinlogRows, type RowFormat } from './binlog-images.ts';
 import { escapesIn, imageText, writeEscaped, type ImageText } from './image-text.ts';
 import type { ValueWriter } from './load-values.ts';
 
@@ -26,15 +26,8 @@ export function imageLines(
   options: { readonly first: number; readonly end: number; readonly refuse: Refuse },
 ): Generator<{ readonly lines: Buffer; readonly rows: number }, void, void> | null {
   const { images, columns } = upserts;
-  const [image] = images;
-  if (!(image instanceof BinlogRows) || columns.length !== writers.length) return null;
-  const { format } = image;
-  let last: unknown = image;
-  for (const each of images) {
-    if (each === last) continue;
-    if (!(each instanceof BinlogRows) || each.format !== format) return null;
-    last = each;
-  }
+  const format = commonFormat(images);
+  if (format === null || columns.length !== writers.length) return null;
   const written = writers.map((writer, i): Written => {
     const at = columns[i] ?? -1;
     const column = format.columns[at];

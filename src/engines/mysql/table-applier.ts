@@ -7,7 +7,7 @@
  * A temporary table is named once in a statement (MySQL cannot open one twice), and is emptied by DELETE: TRUNCATE would commit.
  */
 import type { Cell } from '../../model/changes.ts';
-import { hasCode } from '../../model/errors.ts';
+import { hasCode, SluiceError } from '../../model/errors.ts';
 import type { KeyedChanges } from '../../model/keyed-changes.ts';
 import { displayName, type Table, type TableName } from '../../model/tables.ts';
 import { addCounts, ApplyPlan, oneBatch, present, requireFilled } from '../apply-plan.ts';
@@ -15,6 +15,7 @@ import type { ApplyCounts, RouteColumn } from '../contract.ts';
 import { numberOf } from '../row-values.ts';
 import type { Session } from './connection.ts';
 import { differsSql, isExact, of, stagedType } from './exact.ts';
+import { EventLoader } from './load-events.ts';
 import { loadImages, loadRows, type LoadColumn, type Loaded, type LoadOptions } from './loader.ts';
 import { mayReplace, withoutDeletes } from './replacing.ts';
 import { quoteIdentifier, quoteTable } from './sql.ts';
@@ -46,6 +47,7 @@ export class TableApplier {
   #replacesDirectly: boolean;
   /** A row that is no new one has the place of another, as far as whoever counts is concerned. */
   readonly #isExactTable: boolean;
+  readonly #events: EventLoader;
   #upsertStage: Stage | null = null;
   #deleteStage: Stage | null = null;
   #absentStage: Stage | null = null;
@@ -69,6 +71,8 @@ export class TableApplier {
     this.#target = quoteTable(table.name);
     this.#plan = new ApplyPlan(table, columns, key, () => true);
     this.#replacesDirectly = mayReplace(table, this.#plan);
+    const names = (all: readonly { readonly name: string }[]) => all.map((column) => column.name);
+    this.#events = new EventLoader(session, table.name, names(this.#plan.columns), names(this.#plan.key));
   }
 
   /** Makes the temporary tables now: one that is missing in the middle of an attempt would be missing after it as well. */
@@ -160,9 +164,15 @@ export class TableApplier {
     await session.run('set a savepoint', ['SAVEPOINT sluice_new_rows']);
     try {
       const { images } = changes;
-      const range = { first: 0, end: count };
-      const loaded = images && (await loadImages(session, this.#name, columns, images, range, { replace }));
-      if (loaded) return loaded;
+      // Rows go in as they came, as far as they can. Of a table that is being copied nobody knows which rows it has.
+      const inserts = Math.min(changes.newCount, count);
+      const range = { inserts, count, savepoint: 'sluice_new_rows' };
+      const first = images && this.#isExactTable ? await this.#events.load(images, range) : 0;
+      if (first === count) return { rows: count, replaced: 0 };
+      const rest = { first, end: count };
+      const loaded = images && (await loadImages(session, this.#name, columns, images, rest, { replace }));
+      if (loaded) return { rows: first + loaded.rows, replaced: loaded.replaced };
+      if (first > 0) throw new SluiceError('INTERNAL', 'only some of the rows could be loaded as they came');
       const all = changes.upserts as readonly Cell[];
       const width = columns.length;
       const cells = all.length === count * width ? all : all.slice(0, count * width);

@@ -1,20 +1,14 @@
 /** Rows of the binary log that go into a table from where they lie in what was read; and rows that take the place of others there. */
 import { expect } from 'chai';
-import { describeTables } from '../../../src/engines/mysql/catalog.ts';
 import { Connection, type Session } from '../../../src/engines/mysql/connection.ts';
-import { readColumns, readRows } from '../../../src/engines/mysql/rows.ts';
-import { quoteIdentifier } from '../../../src/engines/mysql/sql.ts';
-import { TableApplier } from '../../../src/engines/mysql/table-applier.ts';
-import { BEGIN, openWriter } from '../../../src/engines/mysql/transactions.ts';
-import { selectExpression } from '../../../src/engines/mysql/types.ts';
+import { openWriter } from '../../../src/engines/mysql/transactions.ts';
 import type { ApplyCounts } from '../../../src/engines/contract.ts';
-import type { Cell } from '../../../src/model/changes.ts';
 import type { KeyedChanges } from '../../../src/model/keyed-changes.ts';
 import { SluiceError } from '../../../src/model/errors.ts';
-import { Collapse } from '../../../src/sync/collapse.ts';
 import { createMysqlDatabase, requireMysql, requireMysqlItself, type MysqlTestDatabase } from '../../support/mysql.ts';
+import { asTheyCame, Replay } from './replay.ts';
 import { Stream } from './stream.ts';
-import { casesFor, shown, valueTable } from './values.ts';
+import { casesFor, valueTable } from './values.ts';
 
 /** Decimals by their digits: full and broken groups of nine on both sides of the point, and none. */
 const DECIMALS = [
@@ -55,6 +49,7 @@ for (const { name, require } of [
     let stream: Stream;
     let connection: Connection;
     let session: Session;
+    let rows: Replay;
     before(async function () {
       database = await createMysqlDatabase(await require(this));
       stream = new Stream(database.url);
@@ -67,6 +62,7 @@ for (const { name, require } of [
     });
     beforeEach(async () => {
       session = await openWriter(connection, { patient: true });
+      rows = new Replay(database, stream, session);
     });
     afterEach(() => connection.release(session));
     after(async () => {
@@ -75,73 +71,15 @@ for (const { name, require } of [
       await database?.drop();
     });
 
-    const described = async (table: string) => {
-      const [found] = await describeTables(session, [{ schema: '', table }], database.name);
-      if (!found) throw new Error(`${table} is not there`);
-      return found;
-    };
-    const rowsOf = async (table: string): Promise<Cell[][]> => {
-      const { columns } = await described(table);
-      const list = columns.map((column) => selectExpression(column.nativeType, quoteIdentifier(column.name)));
-      const sql = `SELECT ${list.join(', ')} FROM ${quoteIdentifier(table)} ORDER BY 1`;
-      const rows: Cell[][] = [];
-      for await (const { cells, rows: count } of readRows(session, 'read rows', sql, readColumns(columns)))
-        for (let row = 0; row < count; row++) rows.push(cells.slice(row * columns.length, (row + 1) * columns.length));
-      return rows;
-    };
-    const expectSame = async (left: string, right: string) => {
-      const { columns } = await described(right);
-      const text = (rows: readonly Cell[][]) =>
-        rows.flatMap((row, r) =>
-          row.map((cell, i) => `row ${r}, ${columns[i]?.nativeType}: ${typeof cell} ${shown(cell)}`),
-        );
-      const [found, wanted] = [text(await rowsOf(left)), text(await rowsOf(right))];
-      expect(found.length).to.equal(wanted.length);
-      for (const [i, line] of found.entries()) expect(line).to.equal(wanted[i]);
-    };
-    /** Applies what `statements` do to `source` to `target`. */
-    const replay = async (
+    const rowsOf = (table: string) => rows.of(table);
+    const expectSame = (left: string, right: string) => rows.expectSame(left, right);
+    const replay = (
       source: string,
       target: string,
       statements: readonly string[],
       count: number,
-      how: (changes: KeyedChanges) => KeyedChanges = (changes) => changes,
-    ): Promise<ApplyCounts> => {
-      const from = await stream.start();
-      for (const statement of statements) await database.query(statement);
-      const names = (await described(source)).columns.map((column) => column.name);
-      const collapse = new Collapse(names, ['id']);
-      for (const piece of await stream.read(from, count)) for (const table of piece.tables) collapse.add(table);
-      const applier = new TableApplier(
-        session,
-        await described(target),
-        names.map((column) => ({ source: column, target: column })),
-        ['id'],
-        true,
-      );
-      await session.run('begin', BEGIN);
-      try {
-        const counts = await applier.apply(how(collapse.result()));
-        await session.run('commit', ['COMMIT', 'SET autocommit = 1']);
-        return counts;
-      } catch (error) {
-        await session.run('roll back', ['ROLLBACK', 'SET autocommit = 1']);
-        throw error;
-      } finally {
-        await applier.dropStages();
-      }
-    };
-    const asTheyCame = (changes: KeyedChanges): KeyedChanges => {
-      expect(changes.images).not.to.equal(null);
-      return Object.defineProperties({} as KeyedChanges, {
-        ...Object.getOwnPropertyDescriptors(changes),
-        upserts: {
-          get: () => {
-            throw new Error('cells were made');
-          },
-        },
-      });
-    };
+      how?: (changes: KeyedChanges) => KeyedChanges,
+    ): Promise<ApplyCounts> => rows.replay(source, target, statements, count, how);
 
     it('F30 F31 F32 F33 F34: every type, new rows and changed ones', async () => {
       const { isMariaDb } = database.server;
@@ -150,15 +88,15 @@ for (const { name, require } of [
       const made = valueTable(cases, 'all_values');
       await database.query(made.create);
       await database.query('CREATE TABLE all_copied LIKE all_values');
-      const rows = made.rows.length;
-      expect(await replay('all_values', 'all_copied', [made.insert], rows, asTheyCame)).to.deep.equal({
-        inserted: rows,
+      const count = made.rows.length;
+      expect(await replay('all_values', 'all_copied', [made.insert], count, asTheyCame)).to.deep.equal({
+        inserted: count,
         updated: 0,
         deleted: 0,
       });
       await expectSame('all_copied', 'all_values');
       const moved = ['UPDATE all_values SET id = id + 100'];
-      await replay('all_values', 'all_copied', moved, rows, asTheyCame);
+      await replay('all_values', 'all_copied', moved, count, asTheyCame);
       await expectSame('all_copied', 'all_values');
     });
 
@@ -215,9 +153,9 @@ for (const { name, require } of [
       });
       const insert = `INSERT INTO widths VALUES (${values.join('), (')})`;
       await replay('widths', 'widths_copied', [insert], values.length, asTheyCame);
-      const rows = await rowsOf('widths');
-      expect(rows.length).to.equal(values.length);
-      expect(await rowsOf('widths_copied')).to.deep.equal(rows);
+      const wanted = await rowsOf('widths');
+      expect(wanted.length).to.equal(values.length);
+      expect(await rowsOf('widths_copied')).to.deep.equal(wanted);
     });
 
     it('F33: values larger than a packet of the protocol, with what is escaped and without', async () => {
