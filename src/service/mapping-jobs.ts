@@ -12,7 +12,7 @@ import { CopyJob } from './copy-job.ts';
 import { keepRefused } from './dead-letters.ts';
 import type { JobContext } from './job-context.ts';
 import { MappingNotes } from './mapping-notes.ts';
-import { checkPlace, sameTable } from './place.ts';
+import { checkPlace, isNamedBy, sameTable } from './place.ts';
 import type { PlannedMapping } from './planner.ts';
 
 export class MappingJobs {
@@ -192,7 +192,7 @@ export class MappingJobs {
       state.stream !== mapping.stream ||
       state.applyGroup !== mapping.group ||
       (route !== null &&
-        (!sameTable(route.source, mapping.sourceTable) || !sameKey(route.key, mapping.row.primaryKey)));
+        (!(await isNamedBy(mapping, route.source, fleet)) || !sameKey(route.key, mapping.row.primaryKey)));
     if (!isOther) return false;
     const { stream, applyGroup } = state;
     if (state.destServerId === mapping.row.destServerId && state.destDatabase !== null) {

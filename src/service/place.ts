@@ -41,3 +41,19 @@ export async function checkPlace(
 export function sameTable(a: TableName, b: TableName): boolean {
   return a.schema === b.schema && a.table === b.table;
 }
+
+/** `name`, as its server calls it, is the table that the mapping names. Where they differ in case only, the server says whether it is. */
+export async function isNamedBy(
+  { source, sourceTable }: PlannedMapping,
+  name: TableName,
+  fleet: Fleet,
+): Promise<boolean> {
+  if (sameTable(name, sourceTable)) return true;
+  if (!sameTable(inLowerCase(name), inLowerCase(sourceTable))) return false;
+  const [now = null] = await fleet.database(source).catalog.describe([sourceTable]);
+  return now !== null && sameTable(name, now.name);
+}
+
+function inLowerCase({ schema, table }: TableName): TableName {
+  return { schema: schema.toLowerCase(), table: table.toLowerCase() };
+}

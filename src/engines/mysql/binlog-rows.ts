@@ -156,7 +156,7 @@ export class RowDecoder {
       this.#tables.set(id, null);
       return undefined;
     }
-    const name = { schema, table: logged.table };
+    const name = { schema, table: this.#options.schemas.fold(logged.table) };
     const { columns } = readTableMap(event, this.#options.charsets);
     if (columns === null) {
       this.#cannotRead(
@@ -168,7 +168,10 @@ export class RowDecoder {
       );
       return undefined;
     }
-    return this.#describeTable({ id, words, name, identity: tableId(logged.schema, logged.table) }, columns);
+    return this.#describeTable(
+      { id, words, name, identity: tableId(this.#options.schemas.fold(logged.schema), name.table) },
+      columns,
+    );
   }
 
   async #describeTable({ id, words, name, identity }: Described, columns: readonly LogColumn[]): Promise<void> {

@@ -121,6 +121,7 @@ export async function describeTables(
 ): Promise<(Table | null)[]> {
   if (names.length === 0) return [];
   const schemaOf = (name: TableName) => (name.schema === '' ? (database ?? '') : name.schema);
+  const fold = (name: string) => (session.kind.foldsNames ? name.toLowerCase() : name);
   const schemas = [...new Set(names.map(schemaOf))];
   const tables = [...new Set(names.map((name) => name.table))];
   const marks = (count: number) => Array(count).fill('?').join(', ');
@@ -132,25 +133,19 @@ export async function describeTables(
   const all = new Map<string, Facts>();
   for (const row of await session.query('describe tables', sql, bound)) {
     const fact = JSON.parse(text(row['fact'])) as { schema: string; table: string };
-    const id = tableId(fact.schema, fact.table);
+    const id = tableId(fold(fact.schema), fold(fact.table));
     const facts = all.get(id) ?? new Facts();
     all.set(id, facts);
     add(facts, text(row['kind']), fact);
   }
   return names.map((name) => {
-    const facts = find(all, schemaOf(name), name.table);
-    return facts?.table ? describe(name, facts, facts.table) : null;
+    const id = tableId(fold(schemaOf(name)), fold(name.table));
+    const facts = all.get(id);
+    // The database is called as it is wanted, the table as the log calls it.
+    return facts?.table
+      ? describe({ schema: name.schema, table: fold(facts.table.table) }, id, facts, facts.table)
+      : null;
   });
-}
-
-/** Names are compared exactly; where the server folds them (lower_case_table_names), a name in another case is found as well. */
-function find(all: ReadonlyMap<string, Facts>, schema: string, table: string): Facts | null {
-  const exact = all.get(tableId(schema, table));
-  if (exact?.table) return exact;
-  const folded = [...all].filter(([id]) => id.toLowerCase() === tableId(schema, table).toLowerCase());
-  const [only] = folded;
-  // With names that differ in case only, this one is not there.
-  return folded.length === 1 && only && only[0] === only[0].toLowerCase() ? only[1] : null;
 }
 
 /** The table's identity: its name. Another table under the same name is noticed by the DDL in the stream. */
@@ -178,7 +173,7 @@ const namesOf = (all: readonly Named[]) => [...all].sort(byName).map((each) => e
 /** Engines whose rows commit with those of InnoDB. */
 const TRANSACTIONAL = /^(InnoDB|ROCKSDB)$/i;
 
-function describe(name: TableName, facts: Facts, table: TableFact): Table {
+function describe(name: TableName, id: string, facts: Facts, table: TableFact): Table {
   const json = new Set(facts.json.filter(isJsonCheck).map((check) => check.name));
   const columns = [...facts.columns]
     .sort((a, b) => a.number - b.number)
@@ -190,7 +185,7 @@ function describe(name: TableName, facts: Facts, table: TableFact): Table {
   return {
     engine: ENGINE,
     name,
-    id: tableId(table.schema, table.table),
+    id,
     kind: !isTable ? 'other' : /\bpartitioned\b/i.test(table.options ?? '') ? 'partitioned' : 'table',
     columns,
     keys,

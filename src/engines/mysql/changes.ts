@@ -132,17 +132,14 @@ export class MysqlChanges implements ChangeSource {
 
   async #decoder(session: Session, { place, gtids }: Start, schemas: readonly string[]): Promise<BinlogDecoder> {
     const rows = await session.query('read the server’s collations', binaryLogOf(session).collationsSql);
-    const [log] = await session.query(
-      'read the log’s checksums',
-      'SELECT @@global.binlog_checksum AS checksum, @@global.lower_case_table_names AS folds',
-    );
+    const [log] = await session.query('read the log’s checksums', 'SELECT @@global.binlog_checksum AS checksum');
     const charsets = new Map(rows.map((row) => [Number(row['id']), String(row['name'])]));
     const { database } = this.#connection;
     return new BinlogDecoder(
       { ...place, gtids },
       {
         isMariaDb: session.kind.isMariaDb,
-        schemas: new WantedSchemas(schemas, database, log?.['folds'] !== '0'),
+        schemas: new WantedSchemas(schemas, database, session.kind.foldsNames),
         charsets,
         hasChecksums: log?.['checksum'] !== 'NONE',
         describe: (table) =>

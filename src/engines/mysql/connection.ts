@@ -47,6 +47,8 @@ export interface ServerKind {
   readonly version: string;
   /** LOAD DATA LOCAL; no longer, once it was refused. */
   allowsInfile: boolean;
+  /** It does not tell names of databases and tables apart by case (lower_case_table_names 1 and 2). */
+  readonly foldsNames: boolean;
   /** BINLOG statements of bound values; no longer, once it was refused. */
   allowsEvents: boolean;
 }
@@ -54,7 +56,13 @@ export interface ServerKind {
 /** One connection, in our hands only. */
 export class Session implements PooledSession {
   readonly driver: mysql.Connection;
-  kind: ServerKind = { isMariaDb: false, version: '', allowsInfile: true, allowsEvents: false };
+  kind: ServerKind = {
+    isMariaDb: false,
+    version: '',
+    allowsInfile: true,
+    allowsEvents: false,
+    foldsNames: false,
+  };
   /** Set once the connection is gone; whoever holds the session must open another. */
   lost: Error | null = null;
 
@@ -293,12 +301,18 @@ export class Connection {
   async #learn(session: Session): Promise<ServerKind> {
     const [row] = await session.query(
       'ask for the version',
-      'SELECT VERSION() AS version, @@GLOBAL.local_infile AS allowed',
+      'SELECT VERSION() AS version, @@GLOBAL.local_infile AS allowed, @@GLOBAL.lower_case_table_names AS folds',
     );
     const version = String(row?.['version'] ?? '');
     const isMariaDb = /mariadb/i.test(version);
-    // MySQL takes a BINLOG statement's rows from its text only.
-    return { isMariaDb, version, allowsInfile: String(row?.['allowed']) === '1', allowsEvents: isMariaDb };
+    return {
+      isMariaDb,
+      version,
+      allowsInfile: String(row?.['allowed']) === '1',
+      // MySQL takes a BINLOG statement's rows from its text only.
+      allowsEvents: isMariaDb,
+      foldsNames: String(row?.['folds']) !== '0',
+    };
   }
 }
 

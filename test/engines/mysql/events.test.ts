@@ -4,6 +4,7 @@ import { Connection, type Session } from '../../../src/engines/mysql/connection.
 import { openWriter } from '../../../src/engines/mysql/transactions.ts';
 import { SluiceError } from '../../../src/model/errors.ts';
 import { createMysqlDatabase, requireMysql, type MysqlTestDatabase } from '../../support/mysql.ts';
+import { eventually } from '../../support/service.ts';
 import { asTheyCame, Replay } from './replay.ts';
 import { Stream } from './stream.ts';
 import { casesFor, valueTable } from './values.ts';
@@ -249,6 +250,30 @@ describe('MariaDB: rows that go in as events', () => {
     await other.run('let go', ['ROLLBACK']);
     expect(failed instanceof SluiceError && failed.code).to.equal('TIMEOUT');
     expect((await rows.of('locked_copied')).every(([, v]) => v === 'a')).to.equal(true);
+  });
+
+  it('F40: a session that is killed among the rows leaves nothing of them', async () => {
+    await database.query('CREATE TABLE killed (id int PRIMARY KEY, v varchar(20))');
+    await database.query('CREATE TABLE killed_copied LIKE killed');
+    await rows.replay('killed', 'killed_copied', [filled('killed', `seq, 'a'`)], MANY);
+    const other = await connection.open();
+    await other.run('lock a row', ['START TRANSACTION', 'UPDATE killed_copied SET v = v WHERE id = 300']);
+    const replayed = rows
+      .replay('killed', 'killed_copied', [`UPDATE killed SET v = 'b'`], MANY, asTheyCame)
+      .catch((error: unknown) => error);
+    await eventually(async () => {
+      const [row] = await other.query(
+        'look what it does',
+        `SELECT INFO AS doing FROM information_schema.PROCESSLIST WHERE ID = ${session.id}`,
+      );
+      expect(String(row?.['doing'])).to.match(/^BINLOG/);
+    });
+    await other.run('kill it', [`KILL ${session.id}`]);
+    await other.run('let go', ['ROLLBACK']);
+    expect(await replayed).to.be.instanceOf(SluiceError);
+    session = await openWriter(connection, { patient: true });
+    const left = await new Replay(database, stream, session).of('killed_copied');
+    expect(left.length === MANY && left.every(([, v]) => v === 'a')).to.equal(true);
   });
 
   it('F36: NULL where the table takes none is refused, not made a default', async () => {
