@@ -1,8 +1,9 @@
 /** The service as a process of its own, so that it can be killed as a power failure would. */
 import { spawn, type ChildProcess } from 'node:child_process';
 import { closeSync, existsSync, openSync, readFileSync } from 'node:fs';
+import { createRequire } from 'node:module';
 import path from 'node:path';
-import { fileURLToPath } from 'node:url';
+import { fileURLToPath, pathToFileURL } from 'node:url';
 import { SluiceError, type ErrorCode } from '../model/errors.ts';
 import { CONTROL_DATABASE, type Stage } from './stage.ts';
 
@@ -10,7 +11,7 @@ import { CONTROL_DATABASE, type Stage } from './stage.ts';
 const FROM_SOURCE = import.meta.url.endsWith('.ts');
 const COMMAND: readonly string[] = [
   // By its full address: the service runs in another folder.
-  ...(FROM_SOURCE ? ['--import', import.meta.resolve('tsx')] : []),
+  ...(FROM_SOURCE ? ['--import', pathToFileURL(createRequire(import.meta.url).resolve('tsx')).href] : []),
   fileURLToPath(new URL(`../cli/main.${FROM_SOURCE ? 'ts' : 'js'}`, import.meta.url)),
 ];
 

@@ -1,5 +1,7 @@
 /** What tests keep beyond their suites, given back when the run is over and its servers still are there. */
 
+import './loaded-once.ts';
+
 const works: (() => Promise<void>)[] = [];
 
 export function atEnd(work: () => Promise<void>): void {

@@ -3,6 +3,7 @@
  * binaries of this machine (Debian: mariadb-server; MySQL itself: CONTRIBUTING.md). Without either, its suites are skipped and the
  * reason is printed.
  */
+import './loaded-once.ts';
 import { randomBytes } from 'node:crypto';
 import type { Context } from 'mocha';
 import type { Connection, Parameter, Row } from '../../src/engines/mysql/connection.ts';

@@ -1,4 +1,5 @@
 /** One embedded PostgreSQL for a whole test run, started at its first use; each suite makes databases of its own in it. */
+import './loaded-once.ts';
 import { randomBytes } from 'node:crypto';
 import { chmodSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';

@@ -3,6 +3,7 @@
  * (BABELFISH_HOME, or PostgreSQL's default prefix) and the CDC stand-in lies beside the project (CDC_STANDIN, or ../shared/cdc-standin).
  * Without either, `requireSqlServer` skips the suite and says why.
  */
+import './loaded-once.ts';
 import { randomBytes } from 'node:crypto';
 import { existsSync } from 'node:fs';
 import path from 'node:path';
