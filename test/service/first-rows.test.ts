@@ -1,4 +1,4 @@
-import { createWorld, equal, type World } from '../support/service.ts';
+import { createWorld, equal, eventually, type World } from '../support/service.ts';
 
 describe('from the first INSERT to live changes', () => {
   let world: World;
@@ -30,7 +30,6 @@ describe('from the first INSERT to live changes', () => {
     await world.control.query('UPDATE table_mappings SET is_full_sync = 1 WHERE mapping_id = $1', [mapping]);
     await world.source.query(`UPDATE orders SET note = 'during the copy' WHERE id % 3 = 0`);
     await world.control.query('SELECT 1');
-    const { eventually } = await import('../support/service.ts');
     await eventually(async () => {
       const [row] = await world.control.query('SELECT is_full_sync FROM table_mappings WHERE mapping_id = $1', [
         mapping,
