@@ -11,9 +11,8 @@ import { PreparedXas, readXaPrepare, xaStatement, type PreparedXa, type XaStatem
 import { compareLogPlaces, gtidState, type GtidState, type LogPlace } from './position.ts';
 import type { WantedSchemas } from './wanted-schemas.ts';
 
-/** What an event was for the stream. */
 /**
- * `Statement`: it may have changed a table's columns, and is complete. `Decided`: an XA transaction is committed, whose events come
+ * What an event was for the stream. `Statement`: it may have changed a table's columns, and is complete. `Decided`: an XA transaction is committed, whose events come
  * now (`decided`).
  */
 export const Step = { None: 0, Begin: 1, Commit: 2, Idle: 3, Statement: 4, Decided: 5 } as const;

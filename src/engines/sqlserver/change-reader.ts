@@ -218,7 +218,7 @@ export class SqlServerChangeReader implements ChangeReader {
    * writes has nothing to do yet, and gets a smaller one sooner.
    */
   async *#changes(seen: Look, to: Captured, isFirst: boolean): AsyncGenerator<ChangePiece, void, void> {
-    const maxBytes = isFirst ? this.#maxBytes / 4 : this.#maxBytes;
+    let maxBytes = isFirst ? this.#maxBytes / 4 : this.#maxBytes;
     const columns = await this.#columns(seen);
     const jobs = this.#jobs(seen, columns, to.lsn);
     const held = () => jobs.reduce((sum, job) => sum + job.rows.bytes, 0);
@@ -233,6 +233,11 @@ export class SqlServerChangeReader implements ChangeReader {
         const beyond = job.isDone ? job.rows.middleLsn : job.rows.lastLsn;
         if (beyond === null) continue;
         const cut = await commitBefore(this.#session, this.#read, beyond);
+        // One transaction that only a whole piece holds is no large one, which would be kept before it is applied.
+        if (cut === null && maxBytes < this.#maxBytes) {
+          maxBytes = this.#maxBytes;
+          continue;
+        }
         this.#learn(jobs);
         if (cut === null) {
           yield* this.#largeTransaction(seen, columns, beyond);

@@ -165,6 +165,18 @@ describe('SQL Server change stream', () => {
     expect(shown(seen.slice(0, finished + 1))).to.include('I:1');
   });
 
+  it('F43: a transaction that may be held comes whole, also when it is the first after a pause', async () => {
+    await database.query('CREATE TABLE dbo.a (id int NOT NULL PRIMARY KEY, v nvarchar(2000))');
+    await database.captureTable('dbo', 'a');
+    const from = await start();
+    const rows = Array.from({ length: 22 }, (_, i) => `(${i + 1}, REPLICATE(N'x', 1000))`).join(', ');
+    await database.query(`INSERT INTO dbo.a VALUES ${rows}`);
+    following = await follow(changes, from, { maxBytes: 64 * 1024 });
+    const seen = (await following.changes(22)).filter(({ changes: count }) => count > 0);
+    expect(seen.map(({ end, changes: count }) => [end !== null, count])).to.deep.equal([[true, 22]]);
+    expect(seen[0]?.bytes).to.be.greaterThan(16 * 1024);
+  });
+
   it('F43: rows that are suddenly larger than those before take no more memory', async () => {
     await database.query('CREATE TABLE dbo.a (id int NOT NULL PRIMARY KEY, v nvarchar(max))');
     await database.captureTable('dbo', 'a');
