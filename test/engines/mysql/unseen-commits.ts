@@ -15,8 +15,8 @@ export interface Load {
 }
 
 /**
- * Whatever was read when the table was included is visible then, and what a copy does not see comes behind its position. `table`: has a
- * column `id` only.
+ * What was read can be fetched, whatever was read when the table was included is visible then, and what a copy does not see comes behind
+ * its position. `name`: of a table with a key `id`.
  */
 export async function expectNothingUnseen(
   database: MysqlTestDatabase,
@@ -25,7 +25,8 @@ export async function expectNothingUnseen(
   { writers, insert, inclusions, starts }: Load,
 ): Promise<void> {
   const [table] = await stream.handle.catalog.describe([{ schema: '', table: name }]);
-  if (!table) throw new Error('not there');
+  const { snapshot } = stream.handle;
+  if (!table || !snapshot) throw new Error('not there');
   const visible = async () => new Set((await database.query(`SELECT id FROM ${name}`)).map((row) => String(row['id'])));
   const reader = await stream.source.read(STREAM, await stream.start(), {
     ...{ maxChanges: 1, maxBytes: 1 << 20, idleProgressMs: () => 10, pollMs: () => 10 },
@@ -38,8 +39,18 @@ export async function expectNothingUnseen(
     const read = new Set<string>();
     let rounds = 0;
     for await (const piece of reader.pieces) {
-      for (const { after } of seenIn([piece])) read.add(String(after?.['id']));
+      const ids = seenIn([piece]).map(({ after }) => String(after?.['id']));
+      for (const id of ids) read.add(id);
       if (piece.changes === 0 || piece.end === null) continue;
+      const tokens = piece.tables.flatMap(({ visibility }) => visibility);
+      const fetched = await snapshot.fetchRows(
+        table,
+        ['id'],
+        ['id'],
+        ids.map((id) => [id]),
+        tokens,
+      );
+      expect(fetched.cells).to.have.members(ids);
       await stream.source.include(STREAM, table, ['id']);
       const there = await visible();
       expect([...read].filter((id) => !there.has(id))).to.deep.equal([]);
