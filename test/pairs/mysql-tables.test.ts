@@ -35,4 +35,30 @@ describe('MariaDB to MariaDB: tables of its own', function () {
     await pair.from.query("UPDATE ordinary SET row_end = '2022-01-01' WHERE id = 1");
     await pair.equal('ordinary');
   });
+
+  it('F22 F32: a value in a character set that is not read from the log is fetched when it changes, not left as it was', async () => {
+    await pair.from.query(
+      'CREATE TABLE encoded (id int PRIMARY KEY, s varchar(20) CHARACTER SET sjis, c text CHARACTER SET cp1251, n int)',
+    );
+    await pair.from.query("INSERT INTO encoded VALUES (1, 'ソ', 'привет', 0), (2, '能', NULL, 0), (3, 'ｱ', 'мир', 0)");
+    const mapping = await pair.stream('encoded');
+    const enable = (flag: number) =>
+      pair.world.control.query('UPDATE table_mappings SET is_enabled = $2 WHERE mapping_id = $1', [mapping, flag]);
+    const change = async (round: number) => {
+      await pair.from.query(`UPDATE encoded SET c = 'пока ${round}', n = n + 1 WHERE id = 1`);
+      await pair.from.query(`UPDATE encoded SET id = id + 10, s = '表 ${round}' WHERE id % 10 = 2`);
+      await pair.from.query(`UPDATE encoded SET c = NULL, s = NULL WHERE id = 3`);
+      await pair.from.query(`INSERT INTO encoded VALUES (${100 + round}, 'ﾎﾞ', 'новый', 1)`);
+      await pair.from.query(`UPDATE encoded SET c = 'другой' WHERE id = ${100 + round}`);
+    };
+    await change(1);
+    await pair.equal('encoded');
+    // Through the backlog of a mapping that is held.
+    await enable(0);
+    await pair.state(mapping, 'paused');
+    await change(2);
+    await enable(1);
+    await pair.state(mapping, 'streaming');
+    await pair.equal('encoded');
+  });
 });

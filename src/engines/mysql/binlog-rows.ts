@@ -305,7 +305,7 @@ export class RowDecoder {
     const open = this.#open.get(followed);
     if (open) return open;
     const made = new ImageChanges(followed.relation, new BinlogRows(followed.format));
-    made.hasAbsent = followed.format.mayLack;
+    made.hasAbsent = made.hasUnread = followed.format.mayLack;
     // What is of another form from here on stays behind what came before.
     for (const other of this.#open.keys()) if (other.key === followed.key) this.#open.delete(other);
     this.tables.push(made);
