@@ -1,4 +1,5 @@
 /** Tables that only MariaDB or MySQL has, from and to the same. */
+import { expect } from 'chai';
 import { createSameEnginePair, MARIADB, type SameEnginePair } from '../support/same-engine-pair.ts';
 
 describe('MariaDB to MariaDB: tables of its own', function () {
@@ -38,7 +39,7 @@ describe('MariaDB to MariaDB: tables of its own', function () {
 
   it('F22 F32: a value in a character set that is not read from the log is fetched when it changes, not left as it was', async () => {
     await pair.from.query(
-      'CREATE TABLE encoded (id int PRIMARY KEY, s varchar(20) CHARACTER SET sjis, c text CHARACTER SET cp1251, n int)',
+      'CREATE TABLE encoded (id int PRIMARY KEY, s varchar(20) CHARACTER SET sjis, c text CHARACTER SET gbk, n int)',
     );
     await pair.from.query("INSERT INTO encoded VALUES (1, 'ソ', 'привет', 0), (2, '能', NULL, 0), (3, 'ｱ', 'мир', 0)");
     const mapping = await pair.stream('encoded');
@@ -60,5 +61,28 @@ describe('MariaDB to MariaDB: tables of its own', function () {
     await enable(1);
     await pair.state(mapping, 'streaming');
     await pair.equal('encoded');
+  });
+
+  it('F25 F34: keys in character sets of one byte are read from the log, and labels in any; a key in another set is refused', async () => {
+    await pair.from.query('CREATE TABLE keyed (k varchar(20) CHARACTER SET cp1251 PRIMARY KEY, v int)');
+    await pair.from.query("INSERT INTO keyed VALUES ('привет', 1), ('abc', 2)");
+    await pair.from.query(
+      `CREATE TABLE labelled (id int PRIMARY KEY, e enum('да', 'нет', '') CHARACTER SET cp1251, s set('能', 'q') CHARACTER SET sjis, o enum('x') CHARACTER SET gbk)`,
+    );
+    await pair.from.query("INSERT INTO labelled VALUES (1, 'да', 'q', 'x'), (2, 'да', '能', NULL)");
+    await pair.from.query('CREATE TABLE unread (k varchar(20) CHARACTER SET sjis PRIMARY KEY, v int)');
+    await pair.stream('keyed');
+    await pair.stream('labelled');
+    await pair.from.query('UPDATE keyed SET v = v + 10');
+    await pair.from.query("INSERT INTO keyed VALUES ('мир', 3)");
+    await pair.from.query("UPDATE keyed SET k = 'мир!' WHERE k = 'мир'");
+    await pair.from.query("DELETE FROM keyed WHERE k = 'привет'");
+    await pair.from.query("UPDATE labelled SET e = 'нет', o = 'x'");
+    await pair.from.query("UPDATE labelled SET s = '能,q' WHERE id = 1");
+    await pair.equal('keyed');
+    await pair.equal('labelled');
+    const refused = await pair.map('unread');
+    await pair.state(refused, 'failed');
+    expect(await pair.errorCode(refused)).to.equal('CAPABILITY_MISSING');
   });
 });
