@@ -1,12 +1,12 @@
 /** Rows of the binary log that go into a table from where they lie in what was read; and rows that take the place of others there. */
 import { expect } from 'chai';
-import { Connection, type Session } from '../../../src/engines/mysql/connection.ts';
-import { openWriter } from '../../../src/engines/mysql/transactions.ts';
+import type { Connection, Session } from '../../../src/engines/mysql/connection.ts';
 import type { ApplyCounts } from '../../../src/engines/contract.ts';
 import type { KeyedChanges } from '../../../src/model/keyed-changes.ts';
 import { SluiceError } from '../../../src/model/errors.ts';
 import { createMysqlDatabase, requireMysql, requireMysqlItself, type MysqlTestDatabase } from '../../support/mysql.ts';
-import { asTheyCame, Replay } from './replay.ts';
+import { connect } from '../../support/mysql-servers.ts';
+import { asTheyCame, openReplay, type Replay } from './replay.ts';
 import { Stream } from './stream.ts';
 import { casesFor, valueTable } from './values.ts';
 
@@ -53,16 +53,10 @@ for (const { name, require } of [
     before(async function () {
       database = await createMysqlDatabase(await require(this));
       stream = new Stream(database.url);
-      connection = new Connection({
-        connectionString: database.url,
-        database: database.name,
-        installation: { uid: 'test' },
-        applicationName: 'sluice tests',
-      });
+      connection = connect(database.url, database.name);
     });
     beforeEach(async () => {
-      session = await openWriter(connection, { patient: true });
-      rows = new Replay(database, stream, session);
+      ({ session, rows } = await openReplay(database, stream, connection));
     });
     afterEach(() => connection.release(session));
     after(async () => {
