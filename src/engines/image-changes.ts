@@ -18,6 +18,7 @@ export class ImageChanges<Rows extends StoredRows> implements TableChanges {
   readonly after: number[];
   readonly visibility: string[];
   hasAbsent = false;
+  hasUnread = false;
   #rows: Rows | null;
   #cells: ChangeCell[] | null = null;
 

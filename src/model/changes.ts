@@ -49,6 +49,8 @@ export interface TableChanges {
   readonly images?: RowImages | undefined;
   /** Some cell of an after-row is absent. */
   hasAbsent: boolean;
+  /** What is absent may have changed: it is there, and could not be read. Nothing but the source's row says what it is. */
+  hasUnread?: boolean;
   /**
    * What the snapshot source needs to know before it may answer for rows with absent cells: opaque tokens of the
    * transactions that made them (PostgreSQL: transaction ids). A decoded commit may not be visible yet.

@@ -33,6 +33,8 @@ export interface KeyedChanges {
   readonly bases: ReadonlyMap<number, readonly ChangeCell[]>;
   /** Some upsert has an absent cell. */
   readonly hasAbsent: boolean;
+  /** What is absent may have changed (`TableChanges.hasUnread`): it is never taken from the row that is there. */
+  readonly hasUnread?: boolean;
   readonly deleteCount: number;
   readonly upsertCount: number;
 }

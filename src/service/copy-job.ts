@@ -3,7 +3,7 @@ import type { ControlDatabase, MappingStateName } from '../control/index.ts';
 import type { EngineDatabase } from '../engines/contract.ts';
 import { SluiceError, toSluiceError } from '../model/errors.ts';
 import { runFullSync, type FullSyncProgress } from '../sync/full-sync.ts';
-import { keepRefused } from './dead-letters.ts';
+import { sparingAt } from './dead-letters.ts';
 import type { JobContext } from './job-context.ts';
 import type { MappingNotes } from './mapping-notes.ts';
 import { checkPlace } from './place.ts';
@@ -94,11 +94,7 @@ export class CopyJob {
           backlogMaxBytes: settings.backlog_max_bytes,
           signal: abort.signal,
           streamFailure: () => (mapping.stream === null ? null : this.#options.streamFailure(mapping.stream)),
-          sparing: (place) => ({
-            limit: mapping.row.maxFailedRows,
-            suspects: new Set(),
-            record: (refused) => keepRefused(this.#options, mapping, place, refused),
-          }),
+          sparing: (place) => sparingAt(this.#options, mapping, place),
           progress: (progress) => {
             rows = progress.rows;
             run.progress(pace.of(progress)).catch(() => undefined);

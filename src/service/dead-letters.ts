@@ -1,17 +1,30 @@
 /** Rows that destinations refused: kept by key, counted, and judged against what the mapping allows (DESIGN §7). */
 import type { ControlDatabase } from '../control/index.ts';
 import type { Logger } from '../log/logger.ts';
-import type { RefusedRow } from '../sync/refused-rows.ts';
+import type { RefusedRow, Sparing } from '../sync/refused-rows.ts';
 import type { PlannedMapping } from './planner.ts';
+
+interface Keeper {
+  readonly control: ControlDatabase;
+  readonly logger: Logger;
+}
+
+/** What a copy of the mapping may leave out, or a fold of its changes; `place`: the position that its rows are kept under. */
+export function sparingAt(keeper: Keeper, mapping: PlannedMapping, place: string): Sparing {
+  return {
+    limit: mapping.row.maxFailedRows,
+    suspects: new Set(),
+    record: (rows) => keepRefused(keeper, mapping, place, rows),
+  };
+}
 
 /** Durable when it resolves, the same row at the same position once. False: the mapping has more failed rows than it may have. */
 export async function keepRefused(
-  options: { readonly control: ControlDatabase; readonly logger: Logger },
+  { control, logger }: Keeper,
   mapping: PlannedMapping,
   position: string,
   rows: readonly RefusedRow[],
 ): Promise<boolean> {
-  const { control, logger } = options;
   const { mappingId, mappingUid, maxFailedRows, keepFailedValues } = mapping.row;
   const made = await control.journal.deadLetters(
     rows.map((row) => ({

@@ -9,7 +9,7 @@ import type { ColumnsChanged } from '../sync/group-writer.ts';
 import { checkMapping } from '../sync/check-mapping.ts';
 import { runHeldFold } from '../sync/held-fold.ts';
 import { CopyJob } from './copy-job.ts';
-import { keepRefused } from './dead-letters.ts';
+import { sparingAt } from './dead-letters.ts';
 import type { JobContext } from './job-context.ts';
 import { MappingNotes } from './mapping-notes.ts';
 import { checkPlace, isNamedBy, sameTable } from './place.ts';
@@ -136,11 +136,7 @@ export class MappingJobs {
         drawEpoch: (atLeast) => control.leases.drawEpoch(atLeast),
         lockWaitMs: settings().lease_seconds * 1000,
         signal,
-        sparing: (place) => ({
-          limit: mapping.row.maxFailedRows,
-          suspects: new Set(),
-          record: (rows) => keepRefused(this.#options, mapping, place, rows),
-        }),
+        sparing: (place) => sparingAt(this.#options, mapping, place),
       });
       if (needsCopy) {
         await this.columnsChanged(mapping, { added: [], dropped: [], error: needsCopy });

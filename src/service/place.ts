@@ -18,7 +18,10 @@ export async function checkPlace(
   const hint = 'Set dest_database, dest_schema or dest_table to another place.';
   // The empty schema is the database itself (`Engine.streamScope`).
   const target = { ...mapping.target, schema: mapping.target.schema || mapping.destination.database };
-  if (source.engine === destination.engine && sameTable(mapping.sourceTable, target)) {
+  const folds = (await destination.destination?.foldsNames?.()) ?? false;
+  const isSame = (a: TableName, b: TableName) =>
+    sameTable(a, b) || (folds && sameTable(inLowerCase(a), inLowerCase(b)));
+  if (source.engine === destination.engine && isSame(mapping.sourceTable, target)) {
     const here = await source.destination?.identity();
     if (here !== undefined && here === (await destination.destination?.identity()))
       throw new SluiceError('MAPPING_INVALID', `${mapping.label}: source and destination are the same table`, {
@@ -29,7 +32,7 @@ export async function checkPlace(
   for (const uid of (await destination.destination?.copies.writers(mapping.target)) ?? []) {
     const other = uid === mapping.row.mappingUid ? null : mappingOf(uid);
     // Of another place by now: it leaves when it is settled.
-    if (!other || !sameTable(other.target, mapping.target) || other.row.mappingId > mapping.row.mappingId) continue;
+    if (!other || !isSame(other.target, mapping.target) || other.row.mappingId > mapping.row.mappingId) continue;
     throw new SluiceError(
       'DESTINATION_TAKEN',
       `${mapping.label}: mapping ${other.row.mappingId} already writes to this destination table`,

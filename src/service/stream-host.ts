@@ -141,9 +141,16 @@ export class StreamHost {
 
   #make(): Stream {
     const { control, fleet, owner, logger } = this.#options;
-    const { changes: source, catalog, snapshot } = fleet.database(this.#plan.source);
-    if (!source || !snapshot)
-      throw new SluiceError('CAPABILITY_MISSING', 'this engine has no change stream', { hint: 'Set cdc_enabled = 0.' });
+    const { engine, changes: source, catalog, snapshot } = fleet.database(this.#plan.source);
+    if (!source)
+      throw new SluiceError('CAPABILITY_MISSING', `${engine.name} has no change stream`, {
+        hint: 'Set cdc_enabled = 0.',
+      });
+    if (!snapshot)
+      throw new SluiceError(
+        'CAPABILITY_MISSING',
+        `no rows can be read from ${engine.name}, so that values which changes leave out could not be fetched`,
+      );
     return new Stream({
       stream: this.name,
       source,

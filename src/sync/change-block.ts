@@ -20,6 +20,7 @@ interface Header {
   readonly visibility: readonly string[];
   readonly changes: number;
   readonly hasAbsent: boolean;
+  readonly hasUnread?: boolean;
   /** Columns whose cells are all text here: they come back as strings, which take less memory than views of a block. */
   readonly text?: readonly boolean[];
 }
@@ -51,6 +52,7 @@ export function decodeBlock(bytes: Uint8Array): TableChanges {
   const header = JSON.parse(buffer.toString('utf8', 5, headerEnd)) as Header;
   const changes = emptyTableChanges(header.relation);
   changes.hasAbsent = header.hasAbsent;
+  changes.hasUnread = header.hasUnread === true;
   changes.visibility.push(...header.visibility);
   const width = header.relation.columns.length;
   const isText = header.text ?? [];
@@ -93,6 +95,7 @@ function encodeRange(changes: TableChanges, first: number, last: number, size: n
     visibility: changes.visibility,
     changes: last - first,
     hasAbsent: changes.hasAbsent,
+    ...(changes.hasUnread ? { hasUnread: true } : {}),
     text,
   };
   const head = Buffer.from(JSON.stringify(header), 'utf8');

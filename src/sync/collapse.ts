@@ -58,6 +58,7 @@ export class Collapse {
   /** Rows that were put together, or lack something. */
   readonly #own = new Map<number, ChangeCell[]>();
   #truncate = false;
+  #hasUnread = false;
   #visibility = new Set<string>();
   #bytes = 0;
 
@@ -101,6 +102,7 @@ export class Collapse {
     }
     const source: Source = { number: this.#sources.length, changes, columns, key, hasAll: !columns.includes(-1) };
     this.#sources.push(source);
+    this.#hasUnread ||= changes.hasUnread === true;
     for (const token of changes.visibility) this.#visibility.add(token);
     for (let i = 0; i < ops.length; i++) {
       const op = ops[i];
@@ -161,6 +163,7 @@ export class Collapse {
       newCount: fresh.length,
       bases,
       hasAbsent,
+      hasUnread: this.#hasUnread,
       deleteCount: deletes.length / keyWidth,
       upsertCount: fresh.length + others.length,
     };

@@ -101,12 +101,14 @@ export function folder(route: Route, absent: AbsentSource | null, options: Folde
         let changes = collapse.result();
         let fetched: readonly Cell[][] = [];
         if (changes.hasAbsent && absent && doubt) {
+          const { hasUnread = false } = changes;
           ({ changes, fetched } = await fetchAbsent(changes, collapse.visibility, absent, {
-            isDoubtful: (_key, base) => base !== null && doubt.includes(keyText(base)),
+            isDoubtful: (_key, base) => hasUnread || (base !== null && doubt.includes(keyText(base))),
             looksFor: (base) => base === null,
             missing,
           }));
-          for (const key of fetched) doubt.add(keyText(key));
+          // What is fetched with every change of its row is never taken from this one.
+          if (!hasUnread) for (const key of fetched) doubt.add(keyText(key));
         }
         if (changes.truncate || changes.deleteCount > 0 || changes.upsertCount > 0) {
           const target = { apply, attempt, missing, leftOut, source: doubt ? null : mend, sparing };

@@ -44,9 +44,10 @@ async function complete(
   { source, sparing, missing }: Target,
   known: ReadonlySet<string>,
 ): Promise<KeyedChanges> {
-  if (!source || !changes.hasAbsent || (known.size === 0 && sparing === null)) return changes;
+  const { hasUnread = false } = changes;
+  if (!source || !changes.hasAbsent || (!hasUnread && known.size === 0 && sparing === null)) return changes;
   const { changes: ready } = await fetchAbsent(changes, visibility, source, {
-    isDoubtful: (key, base) => known.has(keyHash(base ?? key)),
+    isDoubtful: (key, base) => hasUnread || known.has(keyHash(base ?? key)),
     looksFor: () => sparing !== null,
     missing,
   });

@@ -36,6 +36,26 @@ historySuite(SQL_SERVER, ({ pair, whileStopped }) => {
     expect((await requests()).map(({ reason }) => reason)).to.deep.equal(['initial', 'schema_change']);
   });
 
+  it('F54: names in any case are one table: no mapping leads from it to itself, and no two into it', async () => {
+    const { world, from } = pair();
+    await pair().create('itself', 2);
+    const [server] = await world.control.query<{ id: number }>(
+      "INSERT INTO destination_servers (server_name, connection_string) VALUES ('the source', $1) RETURNING server_id AS id",
+      [from.url],
+    );
+    const refused = async (table: string, columns: Readonly<Record<string, string | number>>, code: string) => {
+      const mapping = await pair().map(table, { ...columns, is_full_sync: 1 });
+      await pair().state(mapping, 'failed');
+      expect(await pair().errorCode(mapping)).to.equal(code);
+      await world.control.query('DELETE FROM table_mappings WHERE mapping_id = $1', [mapping]);
+    };
+    const self = { dest_table: 'ITSELF', dest_server_id: server?.id ?? 0, dest_database: from.name };
+    await refused('Itself', self, 'MAPPING_INVALID');
+    await pair().stream('itself', { dest_table: 'shared' });
+    await refused('itself', { dest_table: 'SHARED' }, 'DESTINATION_TAKEN');
+    await pair().equal('itself', 'shared');
+  });
+
   it('F23: a captured table is not truncated: the source refuses it, and its rows stay at both ends', async () => {
     await pair().create('kept', 3);
     await pair().stream('kept');

@@ -1,8 +1,9 @@
 /** From MariaDB and MySQL to PostgreSQL, by the service, what other sources do otherwise: TRUNCATE, columns that come. */
 import { expect } from 'chai';
-import { createMysqlDatabase, requireMysql, requireMysqlItself, type MysqlTestDatabase } from '../support/mysql.ts';
+import { createWorldFrom, type LogWorld } from '../support/log-world.ts';
+import { requireMysql, requireMysqlItself, type MysqlTestDatabase } from '../support/mysql.ts';
 import { connect } from '../support/mysql-servers.ts';
-import { createWorld, eventually, type World } from '../support/service.ts';
+import { eventually } from '../support/service.ts';
 
 for (const { name, require } of [
   { name: 'MariaDB', require: requireMysql },
@@ -10,22 +11,16 @@ for (const { name, require } of [
 ])
   describe(`${name} → PostgreSQL`, function () {
     this.timeout(90_000);
-    let world: World;
+    let world: LogWorld;
     let source: MysqlTestDatabase;
     before(async function () {
-      source = await createMysqlDatabase(await require(this), 'src');
-      world = await createWorld();
-      await world.control.query(`INSERT INTO source_servers (server_name, connection_string) VALUES ('its log', $1)`, [
-        source.url,
-      ]);
+      world = await createWorldFrom(this, require);
+      source = world.from;
       await world.start();
     });
-    after(async () => {
-      await world?.close();
-      await source?.drop();
-    });
+    after(() => world?.close());
 
-    const map = (table: string) => world.map(table, { server_id: 2, dest_server_id: null });
+    const map = (table: string) => world.map(table);
     const equal = (table: string, columns: string) =>
       eventually(async () => {
         const from = await source.query(`SELECT CONCAT_WS('|', ${columns}) AS line FROM ${table}`);

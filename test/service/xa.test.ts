@@ -1,29 +1,32 @@
 /** Application servers that use XA: what is prepared is not at the destination before it is committed, whatever happens in between. */
 import { expect } from 'chai';
 import { ChildServices, expireLeases } from '../support/child-service.ts';
-import { createMysqlDatabase, requireMysql, requireMysqlItself, type MysqlTestDatabase } from '../support/mysql.ts';
+import { createWorldFrom, type LogWorld } from '../support/log-world.ts';
+import {
+  findMysql,
+  findMysqlItself,
+  requireMysql,
+  requireMysqlItself,
+  type MysqlTestDatabase,
+} from '../support/mysql.ts';
 import { connect } from '../support/mysql-servers.ts';
-import { createWorld, eventually, type World } from '../support/service.ts';
+import { eventually } from '../support/service.ts';
 
-for (const { name, require } of [
-  { name: 'MariaDB', require: requireMysql },
-  { name: 'MySQL', require: requireMysqlItself },
+for (const { name, require, into } of [
+  { name: 'MariaDB → PostgreSQL', require: requireMysql },
+  { name: 'MySQL → PostgreSQL', require: requireMysqlItself },
+  { name: 'MariaDB → MySQL', require: requireMysql, into: findMysqlItself },
+  { name: 'MySQL → MariaDB', require: requireMysqlItself, into: findMysql },
 ])
-  describe(`XA transactions of ${name} → PostgreSQL`, function () {
+  describe(`XA transactions, ${name}`, function () {
     this.timeout(90_000);
-    let world: World;
+    let world: LogWorld;
     let source: MysqlTestDatabase;
     before(async function () {
-      source = await createMysqlDatabase(await require(this), 'src');
-      world = await createWorld();
-      await world.control.query(`INSERT INTO source_servers (server_name, connection_string) VALUES ('its log', $1)`, [
-        source.url,
-      ]);
+      world = await createWorldFrom(this, require, into);
+      source = world.from;
     });
-    after(async () => {
-      await world?.close();
-      await source?.drop();
-    });
+    after(() => world?.close());
     const prepare = async (id: string, ...statements: string[]) => {
       const session = connect(source.url, source.name);
       await session.use((own) =>
@@ -35,8 +38,8 @@ for (const { name, require } of [
     const decide = (verb: 'COMMIT' | 'ROLLBACK', id: string) =>
       eventually(() => source.query(`XA ${verb} '${id}'`).then(() => undefined));
     const rows = (table: string) =>
-      world.destination
-        .query(`SELECT id, v FROM public.${table} ORDER BY id`)
+      world.into
+        .query(`SELECT id, v FROM ${table} ORDER BY id`)
         .then((all) => all.map((row) => `${String(row['id'])} ${String(row['v'])}`));
     const becomes = (table: string, wanted: readonly string[]) =>
       eventually(async () => void expect(await rows(table)).to.deep.equal(wanted), 30_000);
@@ -47,8 +50,7 @@ for (const { name, require } of [
         await source.query(`INSERT INTO ${table} VALUES (1, 'old'), (2, 'old')`);
       }
       const mappings = [];
-      for (const table of ['orders', 'items'])
-        mappings.push(await world.map(table, { server_id: 2, dest_server_id: null }));
+      for (const table of ['orders', 'items']) mappings.push(await world.map(table));
       const services = new ChildServices();
       try {
         const first = await services.start(world);
@@ -93,7 +95,7 @@ for (const { name, require } of [
       await prepare(id, "INSERT INTO late VALUES (2, 'xa')", "UPDATE late SET v = 'xa' WHERE id = 1");
       await expireLeases(world);
       const service = await world.start();
-      const mapping = await world.map('late', { server_id: 2, dest_server_id: null });
+      const mapping = await world.map('late');
       await world.state(mapping, 'streaming', 40);
       expect(await rows('late')).to.deep.equal(['1 old']);
       await decide('COMMIT', id);

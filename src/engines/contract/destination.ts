@@ -10,6 +10,8 @@ export interface Destination {
   prepare(): Promise<void>;
   /** The database's own identity, to notice that two configurations mean the same database. */
   identity(): Promise<string>;
+  /** Names of tables in any case mean one table here. Absent: they never do. */
+  foldsNames?(): Promise<boolean>;
   /** Stored groups of a stream; no lock. */
   groups(stream: string): Promise<GroupState[]>;
   /**

@@ -8,7 +8,7 @@ export interface LogColumn {
   readonly type: number;
   readonly meta: number;
   readonly unsigned: boolean;
-  /** Character set; null: bytes. */
+  /** Character set; null: bytes. Of ENUM and SET null, or a set in which their labels could not be read. */
   readonly charset: string | null;
   readonly labels: readonly string[];
 }

@@ -1,4 +1,5 @@
 /** Events of the binary log, as far as a change stream needs them (MySQL Internals, "Replication Protocol"; MariaDB, "Replication Protocol"). */
+import { isAscii } from 'node:buffer';
 import { inflateSync } from 'node:zlib';
 import { SluiceError } from '../../model/errors.ts';
 import {
@@ -212,6 +213,7 @@ function describe(
     if (isLabelled(type)) {
       const charsetName = charsetOf(labelCollations(seen.labelled++)) ?? 'binary';
       const raw = type === ENUM_TYPE ? enums[seen.enum++] : sets[seen.set++];
+      if (decoderOf(charsetName) === null && (raw ?? []).some((label) => !isAscii(label))) charset = charsetName;
       labels = (raw ?? []).map((label) => decodeLabel(label, charsetName));
     } else if (isCharacterType(type)) charset = charsetOf(collations(seen.character++));
     const isNumeric = NUMERIC_TYPES.has(type);

@@ -104,6 +104,12 @@ export class BinlogRows implements StoredRows {
     return end;
   }
 
+  /** Forgets the row that was noted last; -1. */
+  dropLast(): -1 {
+    for (const each of [this.buffers, this.starts, this.ends, this.areOld]) each.pop();
+    return -1;
+  }
+
   get count(): number {
     return this.starts.length;
   }

@@ -23,6 +23,7 @@ import { mayBeOwnType, ownTypeReader } from './binlog-own-types.ts';
 import { BinlogRows, rowFormat, type RowFormat } from './binlog-images.ts';
 import type { LogColumn } from './binlog-columns.ts';
 import { valueReader, type ValueReader } from './binlog-values.ts';
+import { isCurrent, isVersioned, mayBeVersioned } from './binlog-versions.ts';
 import { tableId } from './catalog.ts';
 import type { NamedTable } from './ddl-statement.ts';
 import type { WantedSchemas } from './wanted-schemas.ts';
@@ -38,6 +39,8 @@ interface Followed {
   readonly key: string;
   readonly relation: ChangeRelation;
   readonly format: RowFormat;
+  /** Rows that the table had are among those of its events (binlog-versions.ts). */
+  readonly isVersioned: boolean;
 }
 
 /** What a table map event is about. */
@@ -176,7 +179,7 @@ export class RowDecoder {
 
   async #describeTable({ id, words, name, identity }: Described, columns: readonly LogColumn[]): Promise<void> {
     const names = columns.map((column) => column.name);
-    const types = columns.some(mayBeOwnType) ? await this.#typesOf(name, columns) : null;
+    const types = columns.some(mayBeOwnType) || mayBeVersioned(columns) ? await this.#typesOf(name, columns) : null;
     let readers: readonly ValueReader[];
     try {
       readers = columns.map((column) => {
@@ -192,7 +195,12 @@ export class RowDecoder {
     // The same columns are the same relation, though labels and types may have changed.
     const isSame = known !== undefined && JSON.stringify(known.relation.columns) === JSON.stringify(names);
     const relation = isSame ? known.relation : relationOf(name, identity, names);
-    const kept: Followed = { key, relation, format: rowFormat(columns, readers) };
+    const kept: Followed = {
+      key,
+      relation,
+      format: rowFormat(columns, readers),
+      isVersioned: types !== null && isVersioned(columns, types),
+    };
     this.#byName.set(key, kept);
     this.#described.set(words, kept);
     this.#tables.set(id, kept);
@@ -241,15 +249,25 @@ export class RowDecoder {
     if (token !== null && changes.visibility.at(-1) !== token) changes.visibility.push(token);
     const { rows, ops, before, after } = changes;
     const width = followed.relation.columns.length;
-    const op = kind === 'insert' ? Op.Insert : kind === 'update' ? Op.Update : Op.Delete;
     let made = 0;
-    for (let from = 0; from < buffer.length; made++) {
-      before.push(op === Op.Insert ? -1 : rows.count * width);
-      if (op !== Op.Insert) from = rows.add(buffer, from, true);
-      after.push(op === Op.Delete ? -1 : rows.count * width);
-      if (op !== Op.Delete) from = rows.add(buffer, from, false);
+    for (let from = 0; from < buffer.length;) {
+      let [old, now] = [-1, -1];
+      if (kind !== 'insert') {
+        old = rows.count * width;
+        from = rows.add(buffer, from, true);
+        if (followed.isVersioned && !isCurrent(buffer, from)) old = rows.dropLast();
+      }
+      if (kind !== 'delete') {
+        now = rows.count * width;
+        from = rows.add(buffer, from, false);
+        if (followed.isVersioned && !isCurrent(buffer, from)) now = rows.dropLast();
+      }
       if (from > buffer.length) throw malformed('a row that is longer than its event');
-      ops.push(op);
+      if (old < 0 && now < 0) continue;
+      before.push(old);
+      after.push(now);
+      ops.push(old < 0 ? Op.Insert : now < 0 ? Op.Delete : Op.Update);
+      made++;
     }
     this.changes += made;
     // As much as their cells would take, for whoever asks for them.
@@ -287,7 +305,7 @@ export class RowDecoder {
     const open = this.#open.get(followed);
     if (open) return open;
     const made = new ImageChanges(followed.relation, new BinlogRows(followed.format));
-    made.hasAbsent = followed.format.mayLack;
+    made.hasAbsent = made.hasUnread = followed.format.mayLack;
     // What is of another form from here on stays behind what came before.
     for (const other of this.#open.keys()) if (other.key === followed.key) this.#open.delete(other);
     this.tables.push(made);

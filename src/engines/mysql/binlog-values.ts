@@ -6,6 +6,7 @@ import { stringLength, TYPE, UTF8, valueSize, type LogColumn } from './binlog-co
 import { jsonText } from './binlog-json.ts';
 import { bitsText, wellKnownBinary, withoutFractionZeros } from './cells.ts';
 import { imageText } from './image-text.ts';
+import { singleByteDecoder } from './single-byte-text.ts';
 
 /** What Buffer's own toString calls after checking its arguments; the checks cost as much as a short cell. */
 interface FastBuffer extends Buffer {
@@ -73,11 +74,14 @@ export function valueReader(column: LogColumn): ValueReader {
       return (c) => bitsText(c.buffer.subarray(skip(c, bytes), c.at));
     }
     case TYPE.enum:
+      // Labels that are not read (LogColumn.charset).
+      if (column.charset !== null) return (c) => void skip(c, meta & 0xff);
       return (c) => {
         const index = c.buffer.readUIntLE(skip(c, meta & 0xff), meta & 0xff);
         return index === 0 ? '' : (column.labels[index - 1] ?? '');
       };
     case TYPE.set:
+      if (column.charset !== null) return (c) => void skip(c, meta & 0xff);
       return (c) => {
         const size = meta & 0xff;
         let members = 0n;
@@ -238,6 +242,6 @@ export function decoderOf(charset: string): ((bytes: Buffer) => string) | null {
         return out;
       };
     default:
-      return null;
+      return singleByteDecoder(charset);
   }
 }

@@ -9,6 +9,7 @@ import type { ChangeSource, ReadOptions, SourceObject, StreamHealth } from '../c
 import { gap, type Start } from './binary-log.ts';
 import { dumpCommand, dumpGtidCommand } from './binlog-connection.ts';
 import { BinlogDecoder } from './binlog-decoder.ts';
+import { decoderOf } from './binlog-values.ts';
 import { describeTables } from './catalog.ts';
 import { MysqlChangeReader } from './change-reader.ts';
 import type { Connection, Session } from './connection.ts';
@@ -22,6 +23,26 @@ import { parseNativeType } from './types.ts';
 
 /** Native types whose form in the log is not told apart there from bytes. */
 const UNREADABLE: ReadonlySet<string> = new Set(['vector']);
+
+/** A key is read from the log, or its row cannot be found: other values of such character sets are fetched. */
+function requireReadableKey(table: Table): void {
+  const usable = table.keys.filter((key) => key.usable);
+  const keys = usable.some((key) => key.primary) ? usable.filter((key) => key.primary) : usable;
+  const unreadable = (name: string) => {
+    const collation = table.columns.find((column) => column.name === name)?.collation ?? null;
+    return collation !== null && collation !== 'binary' && decoderOf(collation.split('_')[0] ?? '') === null;
+  };
+  const inAll = keys.map((key) => key.columns.filter(unreadable));
+  const [columns] = inAll;
+  if (columns === undefined || inAll.some((found) => found.length === 0)) return;
+  throw new SluiceError(
+    'CAPABILITY_MISSING',
+    `${displayName(table.name)}: the key’s character set is not read from the binary log (${columns.join(', ')})`,
+    {
+      hint: 'Copy the table without changes (cdc_enabled = 0), or convert the column: ALTER TABLE … MODIFY … CHARACTER SET utf8mb4.',
+    },
+  );
+}
 
 export class MysqlChanges implements ChangeSource {
   readonly #connection: Connection;
@@ -90,6 +111,7 @@ export class MysqlChanges implements ChangeSource {
         },
       );
     }
+    requireReadableKey(table);
     await this.#connection.use(async (session) => {
       await binaryLogOf(session).waitUntilVisible(session, 'include a table in the stream');
     });

@@ -47,7 +47,12 @@ export class MysqlDestination implements Destination {
       values.get('server_uid') ??
       values.get('server_uuid') ??
       `${values.get('hostname') ?? ''}:${values.get('port') ?? ''}`;
-    return `mysql:${server}/${textOf(named, 'name') ?? ''}`;
+    const database = textOf(named, 'name') ?? '';
+    return `mysql:${server}/${(await this.foldsNames()) ? database.toLowerCase() : database}`;
+  }
+
+  foldsNames(): Promise<boolean> {
+    return this.#connection.use((session) => Promise.resolve(session.kind.foldsNames));
   }
 
   async groups(stream: string): Promise<GroupState[]> {

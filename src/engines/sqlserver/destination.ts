@@ -13,7 +13,7 @@ import { GROUP } from './hold.ts';
 import { prepareHome, stagingOf } from './home.ts';
 import { groupLock, Locker, mappingLock, pastFrozenWriters } from './locks.ts';
 import { remedies } from './reshape.ts';
-import { numberOf, textOf } from '../row-values.ts';
+import { flagOf, numberOf, textOf } from '../row-values.ts';
 import { quoteTable } from './sql.ts';
 
 export class SqlServerDestination implements Destination {
@@ -41,6 +41,15 @@ export class SqlServerDestination implements Destination {
               LOWER(name) AS name FROM sys.databases WHERE name = DB_NAME()`,
     );
     return `sqlserver:${textOf(row, 'id') ?? ''}/${textOf(row, 'name') ?? ''}`;
+  }
+
+  /** Names are compared as the database compares constants: by its own collation. */
+  async foldsNames(): Promise<boolean> {
+    const [row] = await this.#connection.query(
+      'look how names are compared',
+      `SELECT CASE WHEN N'a' = N'A' THEN 1 ELSE 0 END AS folds`,
+    );
+    return flagOf(row, 'folds');
   }
 
   async groups(stream: string): Promise<GroupState[]> {

@@ -192,8 +192,29 @@ for (const { name, require } of [
       expect(told).to.deep.equal(['GAP']);
     });
 
+    it('F32: every character of the sets of one byte is read as the server maps it', async () => {
+      const sets = await database.query(
+        `SELECT CHARACTER_SET_NAME AS name FROM information_schema.CHARACTER_SETS
+          WHERE MAXLEN = 1 AND CHARACTER_SET_NAME NOT IN ('ascii', 'binary', 'swe7') ORDER BY 1`,
+      );
+      const names = sets.map(({ name }) => String(name));
+      expect(names).to.include.members(['cp1251', 'koi8r', 'latin2', 'hebrew']);
+      await database.query(
+        `CREATE TABLE lettered (id int PRIMARY KEY, ${names.map((name) => `${name} varchar(256) CHARACTER SET ${name}`).join(', ')})`,
+      );
+      const start = await stream.start();
+      const all = Buffer.from(Array.from({ length: 256 }, (_, byte) => byte)).toString('hex');
+      await database.query(
+        `INSERT INTO lettered VALUES (1, ${names.map((name) => `CONVERT(UNHEX('${all}') USING ${name})`).join(', ')})`,
+      );
+      const [seen] = seenIn(await stream.read(start, 1));
+      const [row] = await database.query('SELECT * FROM lettered');
+      expect(Object.keys(seen?.after ?? {})).to.have.length(names.length + 1);
+      expect(seen?.after).to.deep.equal({ ...row, id: '1' });
+    });
+
     it('F22: a value that is not read from the log is absent, and what is fetched for it is no older than the change', async () => {
-      await database.query('CREATE TABLE greek (id int PRIMARY KEY, v varchar(20) CHARACTER SET greek)');
+      await database.query('CREATE TABLE greek (id int PRIMARY KEY, v varchar(20) CHARACTER SET gbk)');
       const start = await stream.start();
       await database.query("INSERT INTO greek VALUES (1, 'αβγ')");
       const [piece] = await stream.read(start, 1);

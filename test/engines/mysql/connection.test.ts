@@ -1,12 +1,11 @@
 import { expect } from 'chai';
 import { engineOf } from '../../../src/engines/registry.ts';
-import { Connection } from '../../../src/engines/mysql/connection.ts';
 import { hasCode, type ErrorCode, type SluiceError } from '../../../src/model/errors.ts';
 import { parseMysqlAddress } from '../../../src/engines/mysql/address.ts';
 import { createMysqlDatabase, requireMysql, type MysqlTestDatabase } from '../../support/mysql.ts';
+import { connect } from '../../support/mysql-servers.ts';
 
-const open = (connectionString: string, database: string | null = null) =>
-  new Connection({ connectionString, database, installation: { uid: 'test' }, applicationName: 'sluice tests' });
+const open = (url: string, database: string | null = null) => connect(url, database);
 
 async function failure(work: Promise<unknown>): Promise<SluiceError> {
   const thrown: unknown = await work.then(

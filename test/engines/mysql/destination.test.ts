@@ -2,7 +2,6 @@
 import { expect } from 'chai';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { CopySession, EngineDatabase, GenerationRequest, RowStream } from '../../../src/engines/contract.ts';
-import { Connection } from '../../../src/engines/mysql/connection.ts';
 import { Locker } from '../../../src/engines/mysql/locks.ts';
 import {
   attempt,
@@ -18,7 +17,7 @@ import { SluiceError } from '../../../src/model/errors.ts';
 import type { Position } from '../../../src/model/position.ts';
 import { ITEM_COLUMNS, ITEM_ROUTE, itemsTable } from '../../contract/engine-under-test.ts';
 import { createMysqlDatabase, requireMysql, type MysqlTestDatabase } from '../../support/mysql.ts';
-import { startMariaDb, type MysqlUnderTest } from '../../support/mysql-servers.ts';
+import { connect, startMariaDb, type MysqlUnderTest } from '../../support/mysql-servers.ts';
 
 const STREAM = 'test/1/db';
 const MAPPING = '00000000-0000-4000-8000-000000000009';
@@ -143,12 +142,7 @@ describe('MariaDB as destination: its sessions and swaps', () => {
     await destination.prepare();
     const options = { stream: STREAM, group: 'main', epoch: 1, lockWaitMs: 500, create: 'p0' as Position };
     const group = await destination.takeGroup(options);
-    const connection = new Connection({
-      connectionString: database.url,
-      database: database.name,
-      installation: { uid: 'test' },
-      applicationName: 'sluice tests',
-    });
+    const connection = connect(database.url, database.name);
     const frozen = await openWriter(connection, { patient: false });
     await new Locker(connection, frozen, 500).group(STREAM, 'main');
     await frozen.run('hold the row', [...BEGIN, 'SELECT epoch FROM sluice_positions FOR UPDATE']);
@@ -171,12 +165,7 @@ describe('MariaDB as destination: its sessions and swaps', () => {
 
   it('F40: a transaction that the server has ended is not committed, and nothing of it stays', async () => {
     await database.query('CREATE TABLE log (n int PRIMARY KEY)');
-    const connection = new Connection({
-      connectionString: database.url,
-      database: database.name,
-      installation: { uid: 'test' },
-      applicationName: 'sluice tests',
-    });
+    const connection = connect(database.url, database.name);
     const session = await openWriter(connection, { patient: false });
     const work = inTransaction(session, async () => {
       await session.run('write', ['INSERT INTO log VALUES (1)']);

@@ -1,11 +1,11 @@
 /** Large batches of another server's rows, which go into a table of MariaDB as row events. */
 import { expect } from 'chai';
-import { Connection, type Session } from '../../../src/engines/mysql/connection.ts';
-import { openWriter } from '../../../src/engines/mysql/transactions.ts';
+import type { Connection, Session } from '../../../src/engines/mysql/connection.ts';
 import { SluiceError } from '../../../src/model/errors.ts';
 import { createMysqlDatabase, requireMysql, type MysqlTestDatabase } from '../../support/mysql.ts';
+import { connect } from '../../support/mysql-servers.ts';
 import { eventually } from '../../support/service.ts';
-import { asTheyCame, Replay } from './replay.ts';
+import { asTheyCame, openReplay, type Replay } from './replay.ts';
 import { Stream } from './stream.ts';
 import { casesFor, valueTable } from './values.ts';
 
@@ -28,14 +28,8 @@ describe('MariaDB: rows that go in as events', () => {
     stream = new Stream(database.url);
   });
   const open = async (connectionString: string) => {
-    connection = new Connection({
-      connectionString,
-      database: database.name,
-      installation: { uid: 'test' },
-      applicationName: 'sluice tests',
-    });
-    session = await openWriter(connection, { patient: true });
-    rows = new Replay(database, stream, session);
+    connection = connect(connectionString, database.name);
+    ({ session, rows } = await openReplay(database, stream, connection));
   };
   beforeEach(() => open(database.url));
   afterEach(() => connection.close());
@@ -271,8 +265,8 @@ describe('MariaDB: rows that go in as events', () => {
     await other.run('kill it', [`KILL ${session.id}`]);
     await other.run('let go', ['ROLLBACK']);
     expect(await replayed).to.be.instanceOf(SluiceError);
-    session = await openWriter(connection, { patient: true });
-    const left = await new Replay(database, stream, session).of('killed_copied');
+    ({ session, rows } = await openReplay(database, stream, connection));
+    const left = await rows.of('killed_copied');
     expect(left.length === MANY && left.every(([, v]) => v === 'a')).to.equal(true);
   });
 

@@ -1,12 +1,12 @@
 /** Rows of the binary log that go into a table from where they lie in what was read; and rows that take the place of others there. */
 import { expect } from 'chai';
-import { Connection, type Session } from '../../../src/engines/mysql/connection.ts';
-import { openWriter } from '../../../src/engines/mysql/transactions.ts';
+import type { Connection, Session } from '../../../src/engines/mysql/connection.ts';
 import type { ApplyCounts } from '../../../src/engines/contract.ts';
 import type { KeyedChanges } from '../../../src/model/keyed-changes.ts';
 import { SluiceError } from '../../../src/model/errors.ts';
 import { createMysqlDatabase, requireMysql, requireMysqlItself, type MysqlTestDatabase } from '../../support/mysql.ts';
-import { asTheyCame, Replay } from './replay.ts';
+import { connect } from '../../support/mysql-servers.ts';
+import { asTheyCame, openReplay, type Replay } from './replay.ts';
 import { Stream } from './stream.ts';
 import { casesFor, valueTable } from './values.ts';
 
@@ -53,16 +53,10 @@ for (const { name, require } of [
     before(async function () {
       database = await createMysqlDatabase(await require(this));
       stream = new Stream(database.url);
-      connection = new Connection({
-        connectionString: database.url,
-        database: database.name,
-        installation: { uid: 'test' },
-        applicationName: 'sluice tests',
-      });
+      connection = connect(database.url, database.name);
     });
     beforeEach(async () => {
-      session = await openWriter(connection, { patient: true });
-      rows = new Replay(database, stream, session);
+      ({ session, rows } = await openReplay(database, stream, connection));
     });
     afterEach(() => connection.release(session));
     after(async () => {
@@ -227,9 +221,19 @@ for (const { name, require } of [
       );
       await replay('parents', 'parents_copied', [`INSERT INTO parents VALUES (1, 'a')`], 1);
       await database.query('INSERT INTO children VALUES (1, 1)');
-      await replay('parents', 'parents_copied', [`UPDATE parents SET v = 'b'`], 1);
-      expect(await rowsOf('parents_copied')).to.deep.equal([['1', 'b']]);
-      expect(await rowsOf('children')).to.deep.equal([['1', '1']]);
+      const other = await createMysqlDatabase(database.server, 'other');
+      try {
+        await other.query(
+          `CREATE TABLE children (id int PRIMARY KEY, parent int, FOREIGN KEY (parent) REFERENCES ${database.name}.parents_copied (id) ON DELETE CASCADE)`,
+        );
+        await other.query('INSERT INTO children VALUES (1, 1)');
+        await replay('parents', 'parents_copied', [`UPDATE parents SET v = 'b'`], 1);
+        expect(await rowsOf('parents_copied')).to.deep.equal([['1', 'b']]);
+        expect(await rowsOf('children')).to.deep.equal([['1', '1']]);
+        expect(await other.query('SELECT id FROM children')).to.have.length(1);
+      } finally {
+        await other.drop();
+      }
     });
 
     it('F36: a value that the table does not hold is refused, and nothing of the others is in', async () => {

@@ -1,7 +1,7 @@
 /** Bulk loading, by LOAD DATA LOCAL and by INSERT: every value exact, or refused; never adjusted (F30–F36). */
 import { expect } from 'chai';
 import { describeTables } from '../../../src/engines/mysql/catalog.ts';
-import { Connection, type Session } from '../../../src/engines/mysql/connection.ts';
+import type { Connection, Session } from '../../../src/engines/mysql/connection.ts';
 import { loadRows, type LoadOptions } from '../../../src/engines/mysql/loader.ts';
 import { readColumns, readRows } from '../../../src/engines/mysql/rows.ts';
 import { quoteIdentifier } from '../../../src/engines/mysql/sql.ts';
@@ -10,6 +10,7 @@ import { selectExpression } from '../../../src/engines/mysql/types.ts';
 import type { Cell, RowBatch } from '../../../src/model/changes.ts';
 import { SluiceError } from '../../../src/model/errors.ts';
 import { createMysqlDatabase, requireMysql, type MysqlTestDatabase } from '../../support/mysql.ts';
+import { connect } from '../../support/mysql-servers.ts';
 import { casesFor, shown, valueTable } from './values.ts';
 
 for (const way of ['LOAD DATA LOCAL', 'INSERT'] as const)
@@ -20,12 +21,7 @@ for (const way of ['LOAD DATA LOCAL', 'INSERT'] as const)
     before(async function () {
       const server = await requireMysql(this);
       database = await createMysqlDatabase(server);
-      connection = new Connection({
-        connectionString: database.url,
-        database: database.name,
-        installation: { uid: 'test' },
-        applicationName: 'sluice tests',
-      });
+      connection = connect(database.url, database.name);
     });
     beforeEach(async () => {
       session = await openWriter(connection, { patient: true });

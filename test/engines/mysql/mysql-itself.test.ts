@@ -8,6 +8,7 @@ import { connect, startMysqlItself, type PrivateServer } from '../../support/mys
 import { eventually } from '../../support/service.ts';
 import { skip } from '../../support/skip.ts';
 import { failure, seenIn, STREAM, Stream } from './stream.ts';
+import { expectNothingUnseen } from './unseen-commits.ts';
 
 describe('MySQL as source: its binary log', () => {
   let database: MysqlTestDatabase;
@@ -258,49 +259,17 @@ for (const { name, settings } of [
 
     it('F03 F44: what the log holds and nobody sees yet is waited for: before a copy, and before a table is included', async () => {
       await database.query('CREATE TABLE slow (id int PRIMARY KEY)');
-      const [table] = await stream.handle.catalog.describe([{ schema: '', table: 'slow' }]);
-      if (!table) throw new Error('not there');
       // Between the log and InnoDB every commit waits for others.
       await database.query('SET GLOBAL binlog_group_commit_sync_delay = 20000');
-      const visible = async () =>
-        new Set((await database.query('SELECT id FROM slow')).map((row) => String(row['id'])));
-      const first = await stream.start();
-      const reader = await stream.source.read(STREAM, first, {
-        ...{ maxChanges: 1, maxBytes: 1 << 20, idleProgressMs: () => 10, pollMs: () => 10 },
-      });
-      let stop = false;
-      const writers = Array.from({ length: 4 }, async (_, w) => {
-        for (let i = 0; !stop; i++) await database.query('INSERT INTO slow VALUES (?)', [w * 1_000_000 + i]);
-      });
       try {
-        const read = new Set<string>();
-        let rounds = 0;
-        for await (const piece of reader.pieces) {
-          for (const { after } of seenIn([piece])) read.add(String(after?.['id']));
-          if (piece.changes === 0 || piece.end === null) continue;
-          await stream.source.include(STREAM, table, ['id']);
-          const there = await visible();
-          expect([...read].filter((id) => !there.has(id))).to.deep.equal([]);
-          if (++rounds === 10) break;
-        }
-        const starts: { position: Position; copied: Set<string> }[] = [];
-        for (let round = 0; round < 5; round++) {
-          const position = await stream.start();
-          starts.push({ position, copied: await visible() });
-        }
-        stop = true;
-        await Promise.all(writers);
-        const all = await visible();
-        for (const { position, copied } of starts) {
-          const missing = [...all].filter((id) => !copied.has(id));
-          const seen = new Set(seenIn(await stream.read(position, missing.length)).map(({ after }) => after?.['id']));
-          expect(missing.filter((id) => !seen.has(id))).to.deep.equal([]);
-        }
+        await expectNothingUnseen(database, stream, 'slow', {
+          writers: 4,
+          insert: (id) => database.query('INSERT INTO slow VALUES (?)', [id]),
+          inclusions: 10,
+          starts: 5,
+        });
       } finally {
-        stop = true;
-        await Promise.all(writers);
         await database.query('SET GLOBAL binlog_group_commit_sync_delay = 0');
-        await reader.stop();
       }
     });
 

@@ -2,11 +2,11 @@
 import { expect } from 'chai';
 import type { ApplyCounts } from '../../../src/engines/contract.ts';
 import { describeTables } from '../../../src/engines/mysql/catalog.ts';
-import type { Session } from '../../../src/engines/mysql/connection.ts';
+import type { Connection, Session } from '../../../src/engines/mysql/connection.ts';
 import { readColumns, readRows } from '../../../src/engines/mysql/rows.ts';
 import { quoteIdentifier } from '../../../src/engines/mysql/sql.ts';
 import { TableApplier } from '../../../src/engines/mysql/table-applier.ts';
-import { BEGIN } from '../../../src/engines/mysql/transactions.ts';
+import { BEGIN, openWriter } from '../../../src/engines/mysql/transactions.ts';
 import { selectExpression } from '../../../src/engines/mysql/types.ts';
 import type { Cell } from '../../../src/model/changes.ts';
 import type { KeyedChanges } from '../../../src/model/keyed-changes.ts';
@@ -26,6 +26,16 @@ export function asTheyCame(changes: KeyedChanges): KeyedChanges {
       },
     },
   });
+}
+
+/** A session as the service writes by, and what is replayed on it. */
+export async function openReplay(
+  database: MysqlTestDatabase,
+  stream: Stream,
+  connection: Connection,
+): Promise<{ session: Session; rows: Replay }> {
+  const session = await openWriter(connection, { patient: true });
+  return { session, rows: new Replay(database, stream, session) };
 }
 
 export class Replay {

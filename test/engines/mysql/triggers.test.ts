@@ -1,7 +1,8 @@
 import { expect } from 'chai';
-import { Connection } from '../../../src/engines/mysql/connection.ts';
+import type { Connection } from '../../../src/engines/mysql/connection.ts';
 import { triggerColumns } from '../../../src/engines/mysql/triggers.ts';
 import { createMysqlDatabase, requireMysql, type MysqlTestDatabase } from '../../support/mysql.ts';
+import { connect } from '../../support/mysql-servers.ts';
 
 const watch = (table: string, column = 'sync') => ({ name: { schema: '', table }, column });
 
@@ -59,12 +60,7 @@ describe('MySQL trigger columns', () => {
     const url = new URL(database.url);
     url.username = reader;
     url.password = 'Reader_pass1';
-    const connection = new Connection({
-      connectionString: url.toString(),
-      database: null,
-      installation: { uid: 'test' },
-      applicationName: 'sluice tests',
-    });
+    const connection = connect(url.toString(), null);
     try {
       const source = triggerColumns(connection);
       expect(await source.flipped([watch('denied'), watch('b')])).to.deep.equal([true, false]);
