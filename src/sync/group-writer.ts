@@ -89,7 +89,7 @@ export class GroupWriter {
   /** The beginning of a transaction that is being read, applied. */
   #begun: PieceTransaction | null = null;
   #stagedPieces = 0;
-  /** A transaction was applied as it was read, and that was undone. */
+  /** A transaction was applied as it was read, and that was undone: none is until one was staged and committed. */
   #stagesNext = false;
   /** Blocks of the piece in hand that are staged. */
   #blocksIn = 0;
@@ -331,8 +331,9 @@ export class GroupWriter {
     this.#known = state;
     this.#durable = durable;
     this.#begun = null;
+    // What is committed before the transaction that was undone says nothing of that one.
+    if (this.#stagedPieces > 0) this.#stagesNext = false;
     this.#stagedPieces = 0;
-    this.#stagesNext = false;
     this.#sparing.clear();
     this.options.events.committed(this, end, piece.committedAt, counts);
     for (const mappingUid of flipped) this.options.events.flipped(mappingUid);
