@@ -192,7 +192,7 @@ export class GroupWriter {
 
   /** Of the piece that is to be written next: what the server need not be kept waiting for, as long as the routes stay as they are. */
   prepare(piece: ChangePiece): void {
-    if (piece.end === null) return;
+    if (piece.end === null || this.#applier === null) return;
     this.#prepared = { ...prepare(piece.tables, this.#routes), piece, routes: this.#routes };
   }
 
@@ -553,8 +553,10 @@ export class Rewound extends Error {
  * `GroupWriter.position`, and staged (docs/decisions/2026-11-22-large-transactions.md).
  */
 export class Undone extends Error {
+  readonly reason: string;
   constructor(cause: unknown) {
     super('a transaction was not applied as it was read', { cause });
+    this.reason = cause instanceof Error ? cause.message : String(cause);
   }
 }
 

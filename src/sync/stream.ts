@@ -55,6 +55,8 @@ export interface StreamEvents extends Pick<
   /** The group's destination does not answer; the acknowledgement waits for it. Said once. */
   away(groupId: string, reason: SluiceError): void;
   back(groupId: string): void;
+  /** A transaction that was applied while it was read is read again, and staged. */
+  undone(groupId: string, reason: string): void;
   objects(objects: readonly SourceObject[]): Promise<void>;
 }
 
@@ -322,6 +324,7 @@ export class Stream {
         } catch (error) {
           if (hasCode(error, 'FENCED')) throw error;
           if (error instanceof Rewound || error instanceof Undone) {
+            if (error instanceof Undone) this.#options.events.undone(member.spec.id, error.reason);
             this.#restart = true;
             return;
           }
