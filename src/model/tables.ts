@@ -86,7 +86,7 @@ export interface Table {
   readonly isTransactional?: boolean;
   /** Enabled user triggers, by name. */
   readonly triggers: readonly string[];
-  /** Foreign keys by name: of this table, and of others that refer to it. */
+  /** Foreign keys by name: of this table, and of others that refer to it, which MariaDB is not asked for (catalog.ts there). */
   readonly foreignKeys: readonly string[];
   readonly referencedBy: readonly string[];
   /** The catalog's estimate; null where there is none yet. */

@@ -28,7 +28,15 @@ import type { AbsentSource } from './absent-values.ts';
 import { decodeBlock, encodeBlocks } from './change-block.ts';
 import { decide, driftOf, notFollowed } from './drift.ts';
 import { KnownDrifts } from './known-drifts.ts';
-import { BLOCK_BYTES, carry, MappingFailure, routeChanges } from './piece-router.ts';
+import {
+  BLOCK_BYTES,
+  carry,
+  MappingFailure,
+  prepare,
+  routeChanges,
+  type Prepared,
+  type Routed,
+} from './piece-router.ts';
 import type { RefusedRow, Sparing } from './refused-rows.ts';
 
 export interface GroupEvents {
@@ -94,6 +102,8 @@ export class GroupWriter {
   /** The last piece whose statements were told. */
   #told: ChangePiece | null = null;
   #routes: readonly Route[] = [];
+  /** What was found out about a piece ahead of its turn, by these routes. */
+  #prepared: (Prepared & { readonly piece: ChangePiece; readonly routes: readonly Route[] }) | null = null;
 
   constructor(options: GroupOptions) {
     this.options = options;
@@ -142,9 +152,13 @@ export class GroupWriter {
 
   /**
    * Commits the piece, or stages it when its transaction is not complete. Retries what is transient; throws what is not,
-   * `Rewound` and `NotRead`. `lazily`: the commit need not be durable when it resolves; `durable` says which is.
+   * `Rewound` and `NotRead`. `lazily`: the commit need not be durable when it resolves; `durable` says which is. `committing` is called
+   * when all that is left is to wait for the commit.
    */
-  async write(piece: ChangePiece, lazily = false): Promise<void> {
+  async write(
+    piece: ChangePiece,
+    { lazily = false, committing }: { readonly lazily?: boolean; readonly committing?: () => void } = {},
+  ): Promise<void> {
     if (piece.end !== null && this.#has(piece.end)) {
       // The beginning of a transaction does not say where it ends: what was kept of one that is here already is not applied again.
       if (this.#stagedPieces > 0) await this.#session().discardStaged();
@@ -155,7 +169,7 @@ export class GroupWriter {
     for (let attempt = 1; ; attempt++) {
       try {
         if (piece.end === null) await this.#stage(piece);
-        else await this.#commit(piece, piece.end, lazily);
+        else await this.#commit(piece, piece.end, lazily, committing);
         return;
       } catch (error) {
         if (error instanceof MappingFailure || error instanceof Drifted || error instanceof TableGap) {
@@ -177,6 +191,12 @@ export class GroupWriter {
     }
   }
 
+  /** Of the piece that is to be written next: what the server need not be kept waiting for, as long as the routes stay as they are. */
+  prepare(piece: ChangePiece): void {
+    if (piece.end === null) return;
+    this.#prepared = { ...prepare(piece.tables, this.#routes), piece, routes: this.#routes };
+  }
+
   /** Makes what was committed lazily durable. */
   async settle(): Promise<void> {
     if (this.#applier === null || this.#durable === this.position) return;
@@ -192,6 +212,7 @@ export class GroupWriter {
   async close(): Promise<void> {
     const applier = this.#applier;
     this.#applier = null;
+    this.#prepared = null;
     await applier?.close();
   }
 
@@ -234,7 +255,7 @@ export class GroupWriter {
     this.#durable = applier.durable;
   }
 
-  async #commit(piece: ChangePiece, end: Position, lazily: boolean): Promise<void> {
+  async #commit(piece: ChangePiece, end: Position, lazily: boolean, committing?: () => void): Promise<void> {
     const applier = this.#session();
     const transaction = await applier.begin();
     this.#routes = transaction.routes;
@@ -242,6 +263,7 @@ export class GroupWriter {
     for (const uid of this.#suspects.keys()) this.#spareRows(uid, end);
     const counts = new Map<string, ApplyCounts>();
     const flipped = new Set<string>();
+    const carrying = { sparing: this.#sparing, absent: this.#absent };
     const add = (more: ReadonlyMap<string, ApplyCounts>) => {
       for (const [uid, each] of more) {
         const sum = counts.get(uid) ?? { inserted: 0, updated: 0, deleted: 0 };
@@ -261,20 +283,22 @@ export class GroupWriter {
           const routed = routeChanges([decodeBlock(block.bytes)], transaction.routes);
           this.#lookForDrift(routed);
           this.#watchTriggers(routed, flipped);
-          add(await carry(transaction, routed, this.#sparing, this.#absent));
+          add(await carry(transaction, { routed, collapsed: new Map() }, carrying));
         }
       }
-      const routed = routeChanges(piece.tables, transaction.routes);
-      this.#lookForDrift(routed);
-      this.#watchTriggers(routed, flipped);
-      add(await carry(transaction, routed, this.#sparing, this.#absent));
+      const ready = this.#takePrepared(piece, transaction.routes);
+      this.#lookForDrift(ready.routed);
+      this.#watchTriggers(ready.routed, flipped);
+      add(await carry(transaction, ready, carrying));
       if (piece.altered && this.#told !== piece) {
         await this.#tell(piece.altered, transaction.routes);
         this.#told = piece;
       }
       await failpoint('stream.before-commit');
       // A flag that was set is acted upon elsewhere: that must not be forgotten here.
-      await transaction.commit(end, { lazily: lazily && flipped.size === 0 });
+      const committed = transaction.commit(end, { lazily: lazily && flipped.size === 0 });
+      committing?.();
+      await committed;
     } catch (error) {
       await transaction.rollback();
       throw error;
@@ -286,6 +310,14 @@ export class GroupWriter {
     this.#sparing.clear();
     this.options.events.committed(this, end, piece.committedAt, counts);
     for (const mappingUid of flipped) this.options.events.flipped(mappingUid);
+  }
+
+  /** Used once: what was made of it is the attempt's. */
+  #takePrepared(piece: ChangePiece, routes: readonly Route[]): Prepared {
+    const ready = this.#prepared;
+    this.#prepared = null;
+    if (ready?.piece === piece && ready.routes === routes) return ready;
+    return { routed: routeChanges(piece.tables, routes), collapsed: new Map() };
   }
 
   /** The failing mapping's changes go to a backlog, in a commit of its own at the position the group is at. */
@@ -317,7 +349,7 @@ export class GroupWriter {
     return this.#applier;
   }
 
-  #watchTriggers(routed: ReturnType<typeof routeChanges>, flipped: Set<string>): void {
+  #watchTriggers(routed: Routed, flipped: Set<string>): void {
     for (const [mappingUid, { tables }] of routed) {
       const column = this.options.events.triggerColumn(mappingUid);
       if (column === null || flipped.has(mappingUid)) continue;
@@ -352,7 +384,7 @@ export class GroupWriter {
   }
 
   /** Before anything is applied: a live table's columns are no longer those of its route. */
-  #lookForDrift(routed: ReturnType<typeof routeChanges>): void {
+  #lookForDrift(routed: Routed): void {
     for (const { route, tables } of routed.values()) {
       if (!route.live) continue;
       for (const { relation } of tables) {

@@ -1,6 +1,7 @@
 /** Carries the changes of a piece to where each mapping's route says: its live table, its backlog, or both. */
 import type { TableChanges } from '../model/changes.ts';
 import { SluiceError } from '../model/errors.ts';
+import type { KeyedChanges } from '../model/keyed-changes.ts';
 import { displayName, tableKey } from '../model/tables.ts';
 import type { ApplyCounts, GroupTransaction, Route } from '../engines/contract.ts';
 import { encodeBlocks } from './change-block.ts';
@@ -64,43 +65,77 @@ export function routeChanges(tables: readonly TableChanges[], routes: readonly R
   return routed;
 }
 
-/**
- * `sparing`: of mappings whose rows were refused before, by mapping. `absent`: where values that a change lacks are fetched. Applies and appends within the transaction. Throws MappingFailure for what only one mapping is
- * to blame for.
- */
+/** The mapping's changes by key. Throws when they are another table's, or lack its key. */
+function collapsed(route: Route, tables: readonly TableChanges[]): Collapsed {
+  const collapse = new Collapse(
+    route.columns.map((column) => column.source),
+    route.key,
+  );
+  for (const changes of tables) {
+    requireSameTable(changes, route);
+    collapse.add(changes);
+  }
+  return { changes: collapse.result(), visibility: collapse.visibility };
+}
+
+interface Collapsed {
+  readonly changes: KeyedChanges;
+  readonly visibility: readonly string[];
+}
+
+/** What is known of changes before their transaction begins. */
+export interface Prepared {
+  readonly routed: Routed;
+  /** By mapping; one that is not here is collapsed when it is applied. */
+  readonly collapsed: ReadonlyMap<string, Collapsed>;
+}
+
+export function prepare(tables: readonly TableChanges[], routes: readonly Route[]): Prepared {
+  const routed = routeChanges(tables, routes);
+  const ready = new Map<string, Collapsed>();
+  for (const [mappingUid, { route, tables: own }] of routed) {
+    if (!route.live) continue;
+    try {
+      ready.set(mappingUid, collapsed(route, own));
+    } catch {
+      // Thrown again where it is told whose trouble it is.
+    }
+  }
+  return { routed, collapsed: ready };
+}
+
+export interface Carrying {
+  /** Of mappings whose rows were refused before, by mapping. */
+  readonly sparing: ReadonlyMap<string, Sparing>;
+  /** Where values that a change lacks are fetched. */
+  readonly absent: (route: Route) => Promise<AbsentSource>;
+}
+
+/** Applies and appends within the transaction. Throws MappingFailure for what only one mapping is to blame for. */
 export async function carry(
   transaction: GroupTransaction,
-  routed: Routed,
-  sparing: ReadonlyMap<string, Sparing> = new Map(),
-  absent: ((route: Route) => Promise<AbsentSource>) | null = null,
+  { routed, collapsed: ready }: Prepared,
+  { sparing, absent }: Carrying,
 ): Promise<Map<string, ApplyCounts>> {
   const counts = new Map<string, ApplyCounts>();
   for (const [mappingUid, { route, tables }] of routed) {
     try {
       if (route.live) {
-        const collapse = new Collapse(
-          route.columns.map((column) => column.source),
-          route.key,
-        );
-        for (const changes of tables) {
-          requireSameTable(changes, route);
-          collapse.add(changes);
-        }
-        const result = collapse.result();
+        const { changes, visibility } = ready.get(mappingUid) ?? collapsed(route, tables);
         const spared = sparing.get(mappingUid);
-        const { counts: applied } = await applyKnowing(result, collapse.visibility, {
+        const { counts: applied } = await applyKnowing(changes, visibility, {
           apply: (part) => transaction.apply(route, part),
           attempt: (work) => transaction.attempt(route, work),
           missing: (keys) => transaction.missing(route, keys),
           leftOut: transaction.leftOut(route),
-          source: absent ? () => absent(route) : null,
+          source: () => absent(route),
           sparing: spared ?? null,
         });
         counts.set(mappingUid, applied);
       }
       if (route.backlog !== null) {
-        for (const changes of tables) {
-          for (const block of encodeBlocks(changes, BLOCK_BYTES)) await transaction.append(route, block);
+        for (const each of tables) {
+          for (const block of encodeBlocks(each, BLOCK_BYTES)) await transaction.append(route, block);
         }
       }
     } catch (error) {

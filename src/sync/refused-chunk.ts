@@ -5,6 +5,7 @@
 import { createHash } from 'node:crypto';
 import type { Cell, RowBatch } from '../model/changes.ts';
 import type { SluiceError } from '../model/errors.ts';
+import { halve } from './halving.ts';
 import { legible, tooManyRefused, type RefusedRow, type Sparing } from './refused-rows.ts';
 
 export interface Sieve {
@@ -22,9 +23,7 @@ export interface Sieve {
 /** The batches without the refused rows, which are kept first. Throws ROW_REFUSED when they are more than allowed. */
 export async function* sift(batches: AsyncIterable<RowBatch>, sieve: Sieve): AsyncGenerator<RowBatch, void, void> {
   for await (const batch of batches) {
-    const search = new Search(batch, sieve);
-    await search.look(0, batch.rows);
-    const { refused } = search;
+    const refused = await refusedIn(batch, sieve);
     if (refused.size === 0) {
       yield batch;
       continue;
@@ -36,30 +35,19 @@ export async function* sift(batches: AsyncIterable<RowBatch>, sieve: Sieve): Asy
   }
 }
 
-class Search {
-  readonly #batch: RowBatch;
-  readonly #sieve: Sieve;
-  readonly refused = new Map<number, SluiceError>();
-
-  constructor(batch: RowBatch, sieve: Sieve) {
-    this.#batch = batch;
-    this.#sieve = sieve;
-  }
-
-  /** By halves, until more are found than allowed. */
-  async look(first: number, end: number): Promise<void> {
-    if (first === end || this.refused.size > this.#sieve.sparing.limit) return;
-    this.#sieve.check();
-    const reason = await this.#sieve.refusal(slice(this.#batch, first, end));
-    if (reason === null) return;
-    if (end - first === 1) {
-      this.refused.set(first, reason);
-      return;
-    }
-    const middle = (first + end) >> 1;
-    await this.look(first, middle);
-    await this.look(middle, end);
-  }
+/** Numbers of the rows that are not taken, and why; no more than one past what is allowed. */
+async function refusedIn(batch: RowBatch, { refusal, sparing, check }: Sieve): Promise<Map<number, SluiceError>> {
+  const refused = new Map<number, SluiceError>();
+  await halve(
+    0,
+    batch.rows,
+    (first, end) => {
+      check();
+      return refusal(slice(batch, first, end));
+    },
+    (row, reason) => refused.set(row, reason).size <= sparing.limit,
+  );
+  return refused;
 }
 
 function slice({ columns, cells, rows }: RowBatch, first: number, end: number): RowBatch {

@@ -9,6 +9,7 @@ import { hasCode, SluiceError } from '../model/errors.ts';
 import type { KeyedChanges } from '../model/keyed-changes.ts';
 import type { ApplyCounts } from '../engines/contract.ts';
 import { refusalOf } from '../engines/trial.ts';
+import { halve } from './halving.ts';
 
 export interface RefusedRow {
   readonly operation: 'upsert' | 'delete';
@@ -138,18 +139,23 @@ class Search {
    * Leaves out what is refused for itself, whatever other rows say. False: there is more than `limit` of it, and some more was not
    * looked for.
    */
-  async excludeUnfit(limit: number, first = 0, end = this.#size): Promise<boolean> {
-    let left = 0;
-    for (let number = first; number < end; number++) if (!this.excluded.has(number)) left++;
-    if (left === 0) return this.excluded.size <= limit;
-    const failure = await this.fails(first, end);
-    if (failure === null) return true;
-    if (end - first > 1) {
-      const middle = (first + end) >> 1;
-      return (await this.excludeUnfit(limit, first, middle)) && this.excludeUnfit(limit, middle, end);
-    }
-    if (!failure.isConflict) this.excluded.set(first, failure);
-    return this.excluded.size <= limit;
+  async excludeUnfit(limit: number): Promise<boolean> {
+    if (this.excluded.size > limit) return false;
+    return halve(
+      0,
+      this.#size,
+      async (first, end) => (this.#isLeft(first, end) ? this.fails(first, end) : null),
+      (number, failure) => {
+        if (!failure.isConflict) this.excluded.set(number, failure);
+        return this.excluded.size <= limit;
+      },
+    );
+  }
+
+  /** Some of them are not excluded. */
+  #isLeft(first: number, end: number): boolean {
+    for (let number = first; number < end; number++) if (!this.excluded.has(number)) return true;
+    return false;
   }
 
   /** Leaves out the change that ends the shortest beginning that fails; the first `from` changes do not. Returns its number. */

@@ -99,6 +99,8 @@ export class Stream {
   readonly #options: StreamOptions;
   readonly #members = new Map<string, Member>();
   #reader: ChangeReader | null = null;
+  /** The next piece, pulled before its turn. */
+  #upcoming: Promise<IteratorResult<ChangePiece>> | null = null;
   #stopping = false;
   /** End of the last piece that went to every group: where a new group starts. */
   #at: Position | null = null;
@@ -163,7 +165,8 @@ export class Stream {
         if (piece === null) break;
         const now = performance.now();
         const lazily = now - askedAt < READY_MS && now - this.#durableAt < DURABLE_MS;
-        await this.#toGroups((writer) => writer.write(piece, lazily));
+        const committing = () => this.#pullAhead(pieces, reader);
+        await this.#toGroups((writer) => writer.write(piece, { lazily, committing }));
         if (this.#restart) break;
         if (piece.end !== null) {
           if (!lazily) this.#durableAt = performance.now();
@@ -184,6 +187,7 @@ export class Stream {
       );
     } finally {
       this.#reader = null;
+      this.#upcoming = null;
       await reader.stop();
     }
     if (this.#restart) await Promise.all([...this.#members.values()].map((member) => member.writer.close()));
@@ -191,7 +195,8 @@ export class Stream {
 
   /** The next piece; null: there is none. What was committed lazily is made durable when none comes at once. */
   async #next(pieces: AsyncIterator<ChangePiece>, reader: ChangeReader): Promise<ChangePiece | null> {
-    const next = pieces.next();
+    const next = this.#upcoming ?? pieces.next();
+    this.#upcoming = null;
     if ([...this.#members.values()].some(({ writer }) => writer.durable !== writer.position)) {
       const isThere = next.then(
         () => true,
@@ -207,6 +212,18 @@ export class Stream {
     }
     const result = await next;
     return result.done === true ? null : result.value;
+  }
+
+  /** While destinations commit, what follows is made ready for them. */
+  #pullAhead(pieces: AsyncIterator<ChangePiece>, reader: ChangeReader): void {
+    if (this.#upcoming !== null || reader.isReady !== true) return;
+    this.#upcoming = pieces.next();
+    void this.#upcoming.then(
+      ({ done, value }) => {
+        if (done !== true) for (const { writer } of this.#members.values()) writer.prepare(value);
+      },
+      () => undefined, // thrown to who asks for it
+    );
   }
 
   async #settle(reader: ChangeReader): Promise<void> {

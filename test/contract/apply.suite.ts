@@ -1,11 +1,21 @@
 import { expect } from 'chai';
-import type { CopySession, Destination, GroupApplier, Route } from '../../src/engines/contract.ts';
+import type {
+  Catalog,
+  ChangeSource,
+  CopySession,
+  Destination,
+  GroupApplier,
+  Route,
+  SnapshotSource,
+} from '../../src/engines/contract.ts';
+import type { ChangePiece } from '../../src/model/changes.ts';
 import { SluiceError } from '../../src/model/errors.ts';
 import type { Position } from '../../src/model/position.ts';
 import type { Table } from '../../src/model/tables.ts';
 import { Collapse } from '../../src/sync/collapse.ts';
 import { decodeBlock, encodeBlocks } from '../../src/sync/change-block.ts';
 import { folder } from '../../src/sync/fold.ts';
+import { GroupWriter, type GroupEvents } from '../../src/sync/group-writer.ts';
 import { changesOf, type ChangeSpec } from '../support/changes.ts';
 import {
   createItems,
@@ -21,6 +31,28 @@ import {
 const STREAM = 'contract/1/db';
 const MAPPING = '00000000-0000-4000-8000-000000000001';
 const at = (n: number) => `position ${n}` as Position;
+
+/** Of a source that has made-up positions and is never asked for anything else. */
+function writerOf(destination: Destination, drawEpoch: () => Promise<number>): GroupWriter {
+  const number = (position: Position) => Number(position.split(' ')[1]);
+  const compare: ChangeSource['compare'] = (a, b) =>
+    number(a) < number(b) ? 'before' : number(a) > number(b) ? 'after' : 'equal';
+  const nothing = { compare } as ChangeSource & Catalog & SnapshotSource;
+  const events: GroupEvents = {
+    committed: () => undefined,
+    held: () => Promise.resolve(),
+    failedRowsAllowed: () => 0,
+    refused: () => Promise.resolve(false),
+    triggerColumn: () => null,
+    flipped: () => undefined,
+    gap: (_, error) => Promise.reject(error),
+    columnsChanged: (_, { error }) => Promise.reject(error ?? new Error('columns changed')),
+  };
+  return new GroupWriter({
+    ...{ stream: STREAM, group: 'main', destination, source: nothing, catalog: nothing, snapshot: nothing },
+    ...{ drawEpoch, lockWaitMs: () => 500, retries: () => ({ attempts: 0, delayMs: 1 }), events },
+  });
+}
 
 /** Applying, holding, folding and swapping at a destination; positions are opaque to it, so these are made up. */
 export function applySuite(engine: EngineUnderTest): void {
@@ -220,6 +252,38 @@ export function applySuite(engine: EngineUnderTest): void {
       ]);
       await apply(4, ['D', ['2', undefined, undefined], null]);
       expect(await rows()).to.have.length(1);
+    });
+
+    it('F08: what was made ready of a piece by one route is not applied by another', async () => {
+      await adopt();
+      const name = { schema: database.schema, table: 'source_items' };
+      const piece = (n: number, ...specs: ChangeSpec[]): ChangePiece => {
+        const changes = changesOf(ITEM_COLUMNS, specs);
+        const relation = { ...changes.relation, name };
+        const counted = { bytes: 100, changes: specs.length, transactions: 1, committedAt: null };
+        return { ...counted, tables: [{ ...changes, relation }], end: at(n) };
+      };
+      await applier.close();
+      const writer = writerOf(destination, () => Promise.resolve(++epoch));
+      try {
+        await writer.take(null);
+        await writer.write(piece(1, ['I', null, ['1', 'a', 'x']]));
+        const [two, three] = [piece(2, ['I', null, ['2', 'b', 'x']]), piece(3, ['I', null, ['3', 'c', 'x']])];
+        writer.prepare(two);
+        await writer.write(two);
+        expect(await rows()).to.have.length(2);
+        writer.prepare(three);
+        await destination.copies.hold(MAPPING, 500);
+        await writer.write(three);
+        expect(await rows()).to.have.length(2);
+        const session = await destination.copies.openHeld(MAPPING, ++epoch, 500);
+        if (!session) throw new Error('nothing held');
+        expect(await session.finish(folder(session.route, null, { guard: asRouted }).fold)).to.equal(true);
+        await session.close();
+        expect((await rows()).map(([id]) => id)).to.deep.equal(['1', '2', '3']);
+      } finally {
+        await writer.close();
+      }
     });
 
     it('F65: calls side by side, after others that found nothing to do, each have a session of their own', async () => {

@@ -106,6 +106,11 @@ export interface ChangeReader {
    * the connection or the source fails.
    */
   readonly pieces: AsyncIterable<ChangePiece>;
+  /**
+   * The next piece is there and grows no more: to be pulled while the last one is being committed, which costs the memory of one more.
+   * Absent: what comes next is not pulled before it can be written.
+   */
+  readonly isReady?: boolean;
   /** Everything at or below `position` is stored durably by every group. Never moves backwards. */
   acknowledge(position: Position): void;
   /** Ends the session after a last acknowledgement. */

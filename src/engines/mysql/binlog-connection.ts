@@ -2,22 +2,25 @@
  * A session that the server sends its binary log to (COM_BINLOG_DUMP). The driver carries the packets; its own reader would make
  * objects of the events. Events wait here within a limit of bytes: then the socket is paused, and the server waits.
  */
-import type { Socket } from 'node:net';
 import { SluiceError } from '../../model/errors.ts';
 import type { Session } from './connection.ts';
+import {
+  driverOf,
+  EOF,
+  ERR,
+  PACKET_HEADER_BYTES,
+  writeCommand,
+  type DriverConnection,
+  type ReceivedPacket,
+} from './driver-commands.ts';
 import { classify } from './errors.ts';
 import type { GtidSet } from './gtid-set.ts';
 
 const COM_BINLOG_DUMP = 0x12;
 const COM_BINLOG_DUMP_GTID = 0x1e;
-const ERR = 0xff;
-const EOF = 0xfe;
 
 /** Events that wait to be decoded before the socket is paused: whoever reads ahead decodes them as they come. */
 const WAITING_BYTES = 1 << 20;
-
-/** Of a packet: three bytes of length and a number. */
-const HEADER_BYTES = 4;
 
 /** Asks for the log from a place on. */
 export function dumpCommand(place: { readonly file: string; readonly offset: number }, slaveId: number): Buffer {
@@ -39,22 +42,6 @@ export function dumpGtidCommand(has: GtidSet, slaveId: number): Buffer {
   return Buffer.concat([command, set]);
 }
 
-interface Packet {
-  readonly buffer: Buffer;
-  readonly offset: number;
-  readonly end: number;
-  asError(encoding: string): Error;
-}
-
-/** What we rely on in the driver's connection (unchanged since its first version). */
-interface DriverConnection {
-  readonly clientEncoding: string;
-  readonly stream: Socket;
-  _resetSequenceId(): void;
-  writePacket(packet: unknown): void;
-  addCommand(command: unknown): void;
-}
-
 export class BinlogConnection {
   readonly session: Session;
   readonly #doing: string;
@@ -73,22 +60,14 @@ export class BinlogConnection {
 
   /** Sends a command that asks for the log. The server answers with events, or with an error that the first `take` throws. */
   start(command: Buffer): void {
-    const driver = this.session.driver as unknown as DriverConnection;
-    const packet = Buffer.concat([Buffer.alloc(HEADER_BYTES), command]);
+    const driver = driverOf(this.session);
+    const packet = Buffer.concat([Buffer.alloc(PACKET_HEADER_BYTES), command]);
     this.session.onEnd(() => this.#fail(this.session.failure(this.#doing, this.session.lost)));
     driver.addCommand({
       onResult: (error: unknown) => this.#fail(this.session.failure(this.#doing, error)),
-      execute: (received: Packet | undefined) => {
+      execute: (received) => {
         if (received) return this.#receive(received, driver);
-        driver._resetSequenceId();
-        driver.writePacket({
-          buffer: packet,
-          length: () => packet.length,
-          writeHeader: (sequence: number) => {
-            packet.writeUIntLE(command.length, 0, 3);
-            packet[3] = sequence;
-          },
-        });
+        writeCommand(driver, packet);
         return false;
       },
     });
@@ -106,7 +85,7 @@ export class BinlogConnection {
       this.#paused = false;
       // Not heard because we did not listen.
       this.heardAt = performance.now();
-      (this.session.driver as unknown as DriverConnection).stream.resume();
+      driverOf(this.session).stream.resume();
     }
     return event;
   }
@@ -129,7 +108,7 @@ export class BinlogConnection {
     this.#wake = null;
   }
 
-  #receive(packet: Packet, driver: DriverConnection): boolean {
+  #receive(packet: ReceivedPacket, driver: DriverConnection): boolean {
     this.heardAt = performance.now();
     const { buffer, offset, end } = packet;
     const first = buffer[offset];

@@ -1,4 +1,5 @@
 /** Reads the binary log piece by piece, within bounded memory. Nothing is acknowledged: the server keeps its log by its own rules. */
+import { setImmediate } from 'node:timers/promises';
 import type { ChangePiece } from '../../model/changes.ts';
 import { hasCode, SluiceError } from '../../model/errors.ts';
 import type { Position } from '../../model/position.ts';
@@ -18,6 +19,8 @@ import type { PreparedXaLog } from './prepared-xa-log.ts';
 
 /** How often what depends on time is looked at, at least, ms. */
 const TICK_MS = 100;
+/** How long events are decoded before what else has come has its turn (a destination's answer: the destination waits for what follows). */
+const TURN_MS = 1;
 
 export interface ReaderSetup {
   readonly connection: BinlogConnection;
@@ -68,6 +71,10 @@ export class MysqlChangeReader implements ChangeReader {
     this.pieces = { [Symbol.asyncIterator]: () => ({ next: () => this.#next() }) };
   }
 
+  get isReady(): boolean {
+    return this.#queue.length > 0;
+  }
+
   acknowledge(position: Position): void {
     if (parsePosition(position)?.server !== this.#setup.server)
       throw new SluiceError('INTERNAL', `position ${position} is not of this stream and cannot be acknowledged`);
@@ -106,7 +113,13 @@ export class MysqlChangeReader implements ChangeReader {
 
   async #readAhead(): Promise<void> {
     try {
-      while (!this.#isStopped) await this.#step();
+      let since = performance.now();
+      while (!this.#isStopped) {
+        await this.#step();
+        if (performance.now() - since < TURN_MS) continue;
+        await setImmediate();
+        since = performance.now();
+      }
     } catch (error) {
       this.#failure = { error };
       this.#callConsumer();

@@ -8,12 +8,21 @@ import { hasCode, SluiceError } from '../../model/errors.ts';
 import type { UpsertImages } from '../../model/keyed-changes.ts';
 import { displayName, type Table, type TableName } from '../../model/tables.ts';
 import { numberOf, textOf } from '../row-values.ts';
+import { base64Length, writeBase64 } from './base64.ts';
 import { commonFormat, type RowFormat } from './binlog-images.ts';
 import { describeTables } from './catalog.ts';
 import type { Row, Session } from './connection.ts';
 import { errorNumber } from './errors.ts';
 import { holdsBytesOf } from './log-types.ts';
-import { eventStatements, fits, formatDescription, LARGEST_STATEMENT, type EventTarget } from './row-events.ts';
+import { ExecutePacket, pipeline, PIPELINE_BUFFERS, queryPacket, VALUE_AT } from './pipeline.ts';
+import {
+  eventStatements,
+  fits,
+  formatDescription,
+  LARGEST_EVENTS,
+  type EventRows,
+  type EventTarget,
+} from './row-events.ts';
 import { quoteTable } from './sql.ts';
 
 /** Fewer are quicker as text than it takes to look at the table. */
@@ -26,8 +35,20 @@ const NOT_ALLOWED: ReadonlySet<number> = new Set([1064, 1227]);
 const NO_SUCH_SAVEPOINT = 1305;
 const COUNTERS = `SHOW SESSION STATUS WHERE Variable_name IN ('Handler_write', 'Handler_update')`;
 
-/** Sessions that know how events are laid out. */
-const prepared = new WeakSet<Session>();
+const PACKET_BYTES = VALUE_AT + base64Length(LARGEST_EVENTS);
+
+interface Sender {
+  /** Takes the rows. */
+  readonly setRows: ExecutePacket;
+  readonly apply: Buffer;
+  /** Where events are made … */
+  readonly out: Buffer;
+  /** … and the packets that hold them. */
+  readonly buffers: Buffer[];
+}
+
+/** Of sessions that know how events are laid out. */
+const senders = new WeakMap<Session, Sender>();
 
 interface Layout {
   /** As the server prints it. */
@@ -74,7 +95,7 @@ export class EventLoader {
       const target = this.#layout?.target;
       const rows = { upserts, format, inserts: Math.min(inserts, end), count: end };
       if (before === null || !target || !fits(target, rows)) return 0;
-      await this.#send(eventStatements(target, rows));
+      await this.#send(target, rows);
       const after = countersOf(await session.query('count rows', COUNTERS));
       // Also where the server is set to pass over what does not match (slave_exec_mode), or leaves tables out.
       if (after.written - before.written === rows.inserts && after.updated - before.updated === end - rows.inserts)
@@ -107,14 +128,8 @@ export class EventLoader {
       const isPlain = described && !MORE_THAN_VALUES.test(definition);
       this.#layout = { definition, format, target: isPlain ? this.#targetOf(described, format) : null };
     }
-    if (!this.#layout.target || (numberOf(settings[0], 'packet') ?? 0) < 2 * LARGEST_STATEMENT) return null;
-    if (!prepared.has(this.#session)) {
-      await this.#session.run('say how events are laid out', [
-        `BINLOG '${formatDescription().toString('base64')}'`,
-        `SET @sluice_rest = ''`,
-      ]);
-      prepared.add(this.#session);
-    }
+    if (!this.#layout.target || (numberOf(settings[0], 'packet') ?? 0) < 2 * PACKET_BYTES) return null;
+    if (!senders.has(this.#session)) senders.set(this.#session, await makeSender(this.#session));
     return countersOf(counters);
   }
 
@@ -133,24 +148,25 @@ export class EventLoader {
     return { ...name, nullable: columns.map((column) => column.nullable), key };
   }
 
-  async #send(statements: Generator<Buffer, void, void>): Promise<void> {
-    let text = Buffer.alloc(0);
-    const nextText = (): Buffer | null => {
-      const { value: events } = statements.next();
-      if (!events) return null;
-      const base64 = events.toString('base64');
-      if (text.length < base64.length) text = Buffer.allocUnsafeSlow(base64.length);
-      return text.subarray(0, text.write(base64, 'latin1'));
-    };
-    for (let next = nextText(); next !== null;) {
-      await this.#session.change('send rows', 'SET @sluice_rows = ?', [next]);
-      const applied = this.#session.run(`apply rows to ${displayName(this.#name)}`, [
-        'BINLOG @sluice_rows, @sluice_rest',
-      ]);
-      // Made while the server is at work.
-      next = nextText();
-      await applied;
+  /** In the order of the statements. After an error some of those behind it were tried too: the savepoint takes all of them back. */
+  #send(target: EventTarget, rows: EventRows): Promise<void> {
+    const { setRows, apply, out, buffers } = this.#sender();
+    function* packets() {
+      let turn = 0;
+      for (const events of eventStatements(target, rows, out)) {
+        const buffer = (buffers[turn++ % PIPELINE_BUFFERS] ??= Buffer.allocUnsafeSlow(PACKET_BYTES));
+        yield setRows.write(buffer.subarray(0, writeBase64(events, buffer, VALUE_AT)));
+        yield apply;
+      }
     }
+    return pipeline(this.#session, `apply rows to ${displayName(this.#name)}`, packets());
+  }
+
+  #sender(): Sender {
+    const sender = senders.get(this.#session);
+    if (!sender)
+      throw new SluiceError('INTERNAL', 'rows are sent to a session that does not know how they are laid out');
+    return sender;
   }
 
   async #back(savepoint: string): Promise<void> {
@@ -161,6 +177,19 @@ export class EventLoader {
       throw new SluiceError('DEADLOCK', 'the server had ended the transaction', { cause: error });
     }
   }
+}
+
+async function makeSender(session: Session): Promise<Sender> {
+  await session.run('say how events are laid out', [
+    `BINLOG '${formatDescription().toString('base64')}'`,
+    `SET @sluice_rest = ''`,
+  ]);
+  return {
+    setRows: await ExecutePacket.prepare(session, 'send rows', 'SET @sluice_rows = ?'),
+    apply: queryPacket('BINLOG @sluice_rows, @sluice_rest'),
+    out: Buffer.allocUnsafeSlow(LARGEST_EVENTS),
+    buffers: [],
+  };
 }
 
 interface Counters {

@@ -13,10 +13,14 @@ const POST_HEADER_BYTES = 8;
 /** The statement's last event; foreign keys are not checked. */
 const FLAG = { last: 1, noForeignKeys: 2 } as const;
 /** Of the rows of one statement: each is several buffers at the server, and a pause until the next comes. */
-const STATEMENT_BYTES = 512 * 1024;
-const LARGEST_ROW = STATEMENT_BYTES / 4;
-/** What a statement may come to, in base 64: what max_allowed_packet has to allow. */
-export const LARGEST_STATEMENT = 2 * 1024 * 1024;
+const STATEMENT_BYTES = 256 * 1024;
+const LARGEST_ROW = 128 * 1024;
+/** More than InnoDB's longest key has. */
+const KEY_BYTES = 8192;
+/** What goes before the rows: the table with its columns. */
+const MAX_MAP_BYTES = 32 * 1024;
+/** The events of one statement at most. */
+export const LARGEST_EVENTS = MAX_MAP_BYTES + STATEMENT_BYTES + 2 * LARGEST_ROW + KEY_BYTES;
 
 /** The table that the rows go into. */
 export interface EventTarget {
@@ -174,8 +178,8 @@ export function fits(target: EventTarget, { upserts: { images, rows }, format, c
   return true;
 }
 
-/** The rows in pieces of STATEMENT_BYTES, each a whole statement's events. */
-export function* eventStatements(target: EventTarget, rows: EventRows): Generator<Buffer, void, void> {
+/** The rows in pieces of STATEMENT_BYTES, each a whole statement's events, and each in the same `out` (LARGEST_EVENTS). */
+export function* eventStatements(target: EventTarget, rows: EventRows, out: Buffer): Generator<Buffer, void, void> {
   const map = tableMap(target, rows.format.columns);
   const width = rows.format.columns.length;
   const all = bitmap(width, () => true);
@@ -184,9 +188,9 @@ export function* eventStatements(target: EventTarget, rows: EventRows): Generato
     [lengthEncoded(width), all],
     [lengthEncoded(width), keyOnly, all],
   ];
-  yield* statements(map, EVENT.write, Buffer.concat(inserts), rows, { first: 0, end: rows.inserts, key: null });
+  yield* statements(map, EVENT.write, Buffer.concat(inserts), rows, { first: 0, end: rows.inserts, key: null }, out);
   const range = { first: rows.inserts, end: rows.count, key: target.key };
-  yield* statements(map, EVENT.update, Buffer.concat(updates), rows, range);
+  yield* statements(map, EVENT.update, Buffer.concat(updates), rows, range, out);
 }
 
 interface Range {
@@ -202,9 +206,9 @@ function* statements(
   columns: Buffer,
   { upserts: { images, rows }, format }: EventRows,
   { first, end, key }: Range,
+  out: Buffer,
 ): Generator<Buffer, void, void> {
   const prefix = map.length + HEADER_BYTES + POST_HEADER_BYTES + columns.length;
-  const out = Buffer.allocUnsafeSlow(prefix + 2 * STATEMENT_BYTES + KEY_BYTES);
   map.copy(out);
   postHeader(FLAG.last | FLAG.noForeignKeys).copy(out, map.length + HEADER_BYTES);
   columns.copy(out, prefix - columns.length);
@@ -237,9 +241,6 @@ function* statements(
   }
   if (to > prefix) yield finished(to);
 }
-
-/** More than InnoDB's longest key has. */
-const KEY_BYTES = 8192;
 
 /** The row that is looked for: no NULLs, and the key alone. */
 class KeyWriter {

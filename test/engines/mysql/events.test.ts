@@ -270,6 +270,40 @@ describe('MariaDB: rows that go in as events', () => {
     expect(left.length === MANY && left.every(([, v]) => v === 'a')).to.equal(true);
   });
 
+  // The statements behind the one that fails are sent by then.
+  it('F24: of rows of several statements none stays when the first of them meets a row that is there', async () => {
+    await database.query('CREATE TABLE several (id int PRIMARY KEY, v text)');
+    await database.query('CREATE TABLE several_copied LIKE several');
+    await database.query(`INSERT INTO several_copied VALUES (1, 'theirs')`);
+    const taken = await statements(async () =>
+      expect(
+        await rows.replay('several', 'several_copied', [filled('several', `seq, REPEAT('x', 8000)`)], MANY),
+      ).to.deep.equal({ inserted: MANY, updated: 0, deleted: 0 }),
+    );
+    expect(taken.events).to.be.greaterThan(2);
+    await rows.expectSame('several_copied', 'several');
+  });
+
+  it('F40: a transaction that the server ends among the rows leaves nothing of them, and nothing of what is sent by then', async () => {
+    await database.query('CREATE TABLE dead (id int PRIMARY KEY, v text, n int)');
+    await database.query('CREATE TABLE dead_copied LIKE dead');
+    await rows.replay('dead', 'dead_copied', [filled('dead', `seq, REPEAT('x', 8000), 0`)], MANY);
+    const other = await connection.open();
+    // It has written more, so that it is not the one that the server gives up.
+    await other.run('lock rows', ['START TRANSACTION', `UPDATE dead_copied SET v = REPEAT('y', 8000) WHERE id > 150`]);
+    const replayed = rows
+      .replay('dead', 'dead_copied', ['UPDATE dead SET n = 1'], MANY, asTheyCame)
+      .catch((error: unknown) => error);
+    await eventually(async () => {
+      const [row] = await other.query('look who waits', 'SHOW ENGINE INNODB STATUS');
+      expect(String(row?.['Status'])).to.contain('LOCK WAIT');
+    });
+    await other.run('want what it has', ['UPDATE dead_copied SET n = 2 WHERE id = 1', 'ROLLBACK']);
+    const failed = await replayed;
+    expect(failed instanceof SluiceError && failed.code).to.equal('DEADLOCK');
+    expect((await rows.of('dead_copied')).every(([, v, n]) => n === '0' && String(v).startsWith('x'))).to.equal(true);
+  });
+
   it('F36: NULL where the table takes none is refused, not made a default', async () => {
     await database.query('CREATE TABLE some (id int PRIMARY KEY, v int)');
     await database.query('CREATE TABLE none (id int PRIMARY KEY, v int NOT NULL DEFAULT 7)');

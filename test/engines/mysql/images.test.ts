@@ -221,9 +221,19 @@ for (const { name, require } of [
       );
       await replay('parents', 'parents_copied', [`INSERT INTO parents VALUES (1, 'a')`], 1);
       await database.query('INSERT INTO children VALUES (1, 1)');
-      await replay('parents', 'parents_copied', [`UPDATE parents SET v = 'b'`], 1);
-      expect(await rowsOf('parents_copied')).to.deep.equal([['1', 'b']]);
-      expect(await rowsOf('children')).to.deep.equal([['1', '1']]);
+      const other = await createMysqlDatabase(database.server, 'other');
+      try {
+        await other.query(
+          `CREATE TABLE children (id int PRIMARY KEY, parent int, FOREIGN KEY (parent) REFERENCES ${database.name}.parents_copied (id) ON DELETE CASCADE)`,
+        );
+        await other.query('INSERT INTO children VALUES (1, 1)');
+        await replay('parents', 'parents_copied', [`UPDATE parents SET v = 'b'`], 1);
+        expect(await rowsOf('parents_copied')).to.deep.equal([['1', 'b']]);
+        expect(await rowsOf('children')).to.deep.equal([['1', '1']]);
+        expect(await other.query('SELECT id FROM children')).to.have.length(1);
+      } finally {
+        await other.drop();
+      }
     });
 
     it('F36: a value that the table does not hold is refused, and nothing of the others is in', async () => {
