@@ -11,6 +11,8 @@ export const FAILPOINTS = [
   'stream.after-commit',
   /** The source was told. */
   'stream.after-acknowledge',
+  /** Some of a large transaction is applied, its end is not read. */
+  'stream.part-applied',
   /** A piece of a large transaction is stored, its end is not. */
   'stream.piece-staged',
   /** The generation and its backlog exist, nothing is copied. */

@@ -1,12 +1,5 @@
 /** Writes the stream's pieces into one apply group: its own session, its own position, its own trouble. */
-import {
-  cellAt,
-  type AlteredTable,
-  type ChangePiece,
-  type ChangeRelation,
-  type TableCaptures,
-  type TableChanges,
-} from '../model/changes.ts';
+import { type AlteredTable, type ChangePiece, type TableCaptures } from '../model/changes.ts';
 import { failpoint } from '../model/failpoint.ts';
 import { hasCode, SluiceError, toSluiceError } from '../model/errors.ts';
 import type { Position } from '../model/position.ts';
@@ -28,15 +21,8 @@ import type { AbsentSource } from './absent-values.ts';
 import { decodeBlock, encodeBlocks } from './change-block.ts';
 import { decide, driftOf, notFollowed } from './drift.ts';
 import { KnownDrifts } from './known-drifts.ts';
-import {
-  BLOCK_BYTES,
-  carry,
-  MappingFailure,
-  prepare,
-  routeChanges,
-  type Prepared,
-  type Routed,
-} from './piece-router.ts';
+import { BLOCK_BYTES, MappingFailure, prepare, routeChanges, type Prepared } from './piece-router.ts';
+import { Drifted, PieceTransaction } from './piece-transaction.ts';
 import type { RefusedRow, Sparing } from './refused-rows.ts';
 
 export interface GroupEvents {
@@ -86,12 +72,25 @@ export interface GroupOptions {
   readonly events: GroupEvents;
 }
 
+export interface WriteOptions {
+  /** Position that the stream was at when the piece's transaction began; undefined: what does not complete it is staged. */
+  readonly begins?: Position;
+  /** The commit need not be durable when it resolves; `GroupWriter.durable` says which is. */
+  readonly lazily?: boolean;
+  /** Called when all that is left is to wait for the commit. */
+  readonly committing?: () => void;
+}
+
 export class GroupWriter {
   readonly options: GroupOptions;
   #applier: GroupApplier | null = null;
   #known: GroupState | null = null;
   #durable: Position | null = null;
+  /** The beginning of a transaction that is being read, applied. */
+  #begun: PieceTransaction | null = null;
   #stagedPieces = 0;
+  /** A transaction was applied as it was read, and that was undone. */
+  #stagesNext = false;
   /** Blocks of the piece in hand that are staged. */
   #blocksIn = 0;
   /** Mappings of which a row of the piece in hand was refused. */
@@ -151,25 +150,25 @@ export class GroupWriter {
   }
 
   /**
-   * Commits the piece, or stages it when its transaction is not complete. Retries what is transient; throws what is not,
-   * `Rewound` and `NotRead`. `lazily`: the commit need not be durable when it resolves; `durable` says which is. `committing` is called
-   * when all that is left is to wait for the commit.
+   * Commits the piece, behind what came before of its transaction; what does not complete its transaction is applied and not committed, or
+   * staged. Retries what is transient; throws what is not, `Rewound`, `Undone` and `NotRead`.
    */
-  async write(
-    piece: ChangePiece,
-    { lazily = false, committing }: { readonly lazily?: boolean; readonly committing?: () => void } = {},
-  ): Promise<void> {
+  async write(piece: ChangePiece, options: WriteOptions = {}): Promise<void> {
     if (piece.end !== null && this.#has(piece.end)) {
       // The beginning of a transaction does not say where it ends: what was kept of one that is here already is not applied again.
       if (this.#stagedPieces > 0) await this.#session().discardStaged();
       this.#stagedPieces = 0;
       return;
     }
+    if (this.#begun !== null || (piece.end === null && this.#appliesAtOnce(options.begins))) {
+      await this.#writePart(piece, options);
+      return;
+    }
     const { attempts, delayMs } = this.options.retries();
     for (let attempt = 1; ; attempt++) {
       try {
         if (piece.end === null) await this.#stage(piece);
-        else await this.#commit(piece, piece.end, lazily, committing);
+        else await this.#commit(piece, piece.end, options);
         return;
       } catch (error) {
         if (error instanceof MappingFailure || error instanceof Drifted || error instanceof TableGap) {
@@ -199,7 +198,7 @@ export class GroupWriter {
 
   /** Makes what was committed lazily durable. */
   async settle(): Promise<void> {
-    if (this.#applier === null || this.#durable === this.position) return;
+    if (this.#applier === null || this.#begun !== null || this.#durable === this.position) return;
     try {
       await this.#inPlace(() => Promise.resolve());
     } catch (error) {
@@ -213,6 +212,8 @@ export class GroupWriter {
     const applier = this.#applier;
     this.#applier = null;
     this.#prepared = null;
+    // It ends with its session.
+    this.#begun = null;
     await applier?.close();
   }
 
@@ -223,6 +224,37 @@ export class GroupWriter {
     if (order === 'unordered')
       throw new SluiceError('GAP', `the position of group ${this.name} does not belong to this source any more`);
     return order !== 'after';
+  }
+
+  /** Nothing is known that would have to be tried again, and the group has everything before the transaction and nothing of it. */
+  #appliesAtOnce(begins: Position | undefined): boolean {
+    if (this.#stagesNext || this.#stagedPieces > 0 || this.#suspects.size > 0) return false;
+    return (
+      begins !== undefined &&
+      this.#known !== null &&
+      this.options.source.compare(begins, this.#known.position) === 'equal'
+    );
+  }
+
+  /** Whatever goes wrong: the transaction is read again from its beginning and staged, so that it can be tried as often as is needed. */
+  async #writePart(piece: ChangePiece, options: WriteOptions): Promise<void> {
+    try {
+      if (piece.end !== null) return await this.#commit(piece, piece.end, options);
+      this.#begun ??= await this.#begin();
+      try {
+        await this.#begun.apply(this.#takePrepared(piece, this.#routes));
+        await failpoint('stream.part-applied');
+      } catch (error) {
+        await this.#begun.transaction.rollback();
+        throw error;
+      }
+    } catch (error) {
+      this.#begun = null;
+      this.#stagesNext = true;
+      if (error instanceof NotRead || hasCode(error, 'FENCED')) throw error;
+      // Whether a commit came through is read from the position row (F01).
+      throw new Undone(error);
+    }
   }
 
   async #stage(piece: ChangePiece): Promise<void> {
@@ -255,41 +287,32 @@ export class GroupWriter {
     this.#durable = applier.durable;
   }
 
-  async #commit(piece: ChangePiece, end: Position, lazily: boolean, committing?: () => void): Promise<void> {
-    const applier = this.#session();
-    const transaction = await applier.begin();
+  async #begin(): Promise<PieceTransaction> {
+    const transaction = await this.#session().begin();
     this.#routes = transaction.routes;
+    return new PieceTransaction(transaction, {
+      drifts: this.#drifts,
+      triggerColumn: (mappingUid) => this.options.events.triggerColumn(mappingUid),
+      sparing: this.#sparing,
+      absent: this.#absent,
+    });
+  }
+
+  async #commit(piece: ChangePiece, end: Position, { lazily = false, committing }: WriteOptions): Promise<void> {
+    const applying = this.#begun ?? (await this.#begin());
+    const { transaction, counts, flipped } = applying;
     const { captures, schemas } = piece;
     for (const uid of this.#suspects.keys()) this.#spareRows(uid, end);
-    const counts = new Map<string, ApplyCounts>();
-    const flipped = new Set<string>();
-    const carrying = { sparing: this.#sparing, absent: this.#absent };
-    const add = (more: ReadonlyMap<string, ApplyCounts>) => {
-      for (const [uid, each] of more) {
-        const sum = counts.get(uid) ?? { inserted: 0, updated: 0, deleted: 0 };
-        counts.set(uid, {
-          inserted: sum.inserted + each.inserted,
-          updated: sum.updated + each.updated,
-          deleted: sum.deleted + each.deleted,
-        });
-      }
-    };
     try {
       for (const { source } of schemas ? transaction.routes : [])
         if (!schemas?.has(source.schema)) throw new NotRead(source.schema);
       if (captures) this.#checkCaptures(transaction.routes, captures);
-      if (this.#stagedPieces > 0) {
+      if (this.#stagedPieces > 0)
         for await (const block of transaction.staged()) {
           const routed = routeChanges([decodeBlock(block.bytes)], transaction.routes);
-          this.#lookForDrift(routed);
-          this.#watchTriggers(routed, flipped);
-          add(await carry(transaction, { routed, collapsed: new Map() }, carrying));
+          await applying.apply({ routed, collapsed: new Map() });
         }
-      }
-      const ready = this.#takePrepared(piece, transaction.routes);
-      this.#lookForDrift(ready.routed);
-      this.#watchTriggers(ready.routed, flipped);
-      add(await carry(transaction, ready, carrying));
+      await applying.apply(this.#takePrepared(piece, transaction.routes));
       if (piece.altered && this.#told !== piece) {
         await this.#tell(piece.altered, transaction.routes);
         this.#told = piece;
@@ -304,9 +327,12 @@ export class GroupWriter {
       throw error;
     }
     await failpoint('stream.after-commit');
-    this.#known = applier.state;
-    this.#durable = applier.durable;
+    const { state, durable } = this.#session();
+    this.#known = state;
+    this.#durable = durable;
+    this.#begun = null;
     this.#stagedPieces = 0;
+    this.#stagesNext = false;
     this.#sparing.clear();
     this.options.events.committed(this, end, piece.committedAt, counts);
     for (const mappingUid of flipped) this.options.events.flipped(mappingUid);
@@ -349,14 +375,6 @@ export class GroupWriter {
     return this.#applier;
   }
 
-  #watchTriggers(routed: Routed, flipped: Set<string>): void {
-    for (const [mappingUid, { tables }] of routed) {
-      const column = this.options.events.triggerColumn(mappingUid);
-      if (column === null || flipped.has(mappingUid)) continue;
-      if (tables.some((changes) => setsFlag(changes, column))) flipped.add(mappingUid);
-    }
-  }
-
   /** Durably, before the position passes the statements: a crash in between tells them again. */
   async #tell(altered: readonly AlteredTable[], routes: readonly Route[]): Promise<void> {
     for (const route of routes) {
@@ -380,18 +398,6 @@ export class GroupWriter {
       const successor = route.live ? captures.successor(route.source, capture) : null;
       if (successor && !this.#drifts.isSettled(route, successor.capture))
         throw new Drifted(route, successor.relation, successor.capture, successor.capture);
-    }
-  }
-
-  /** Before anything is applied: a live table's columns are no longer those of its route. */
-  #lookForDrift(routed: Routed): void {
-    for (const { route, tables } of routed.values()) {
-      if (!route.live) continue;
-      for (const { relation } of tables) {
-        if (relation.id !== route.relationId) continue;
-        const drift = driftOf(route, relation);
-        if (drift !== null && !this.#drifts.isSettled(route, drift)) throw new Drifted(route, relation, drift);
-      }
     }
   }
 
@@ -542,6 +548,16 @@ export class Rewound extends Error {
 }
 
 /**
+ * A transaction was being applied while it was read, which met with something: nothing of it is there. It is to be read again from
+ * `GroupWriter.position`, and staged (docs/decisions/2026-11-22-large-transactions.md).
+ */
+export class Undone extends Error {
+  constructor(cause: unknown) {
+    super('a transaction was not applied as it was read', { cause });
+  }
+}
+
+/**
  * A route leads from a table whose changes the reader left out, because it began before anybody wanted them: they are to be read from
  * `GroupWriter.position` again, with them (PROTOCOL, Rows that coordinate).
  */
@@ -554,22 +570,6 @@ export class NotRead extends Error {
 }
 
 /** Thrown before anything is applied. */
-class Drifted extends Error {
-  readonly route: Route;
-  readonly relation: ChangeRelation;
-  readonly drift: string;
-  /** The route's `capture` from now on; null: as it is. */
-  readonly capture: string | null;
-  constructor(route: Route, relation: ChangeRelation, drift: string, capture: string | null = null) {
-    super('the source’s columns changed');
-    this.route = route;
-    this.relation = relation;
-    this.drift = drift;
-    this.capture = capture;
-  }
-}
-
-/** Thrown before anything is applied. */
 class TableGap extends Error {
   readonly route: Route;
   readonly error: SluiceError;
@@ -578,16 +578,4 @@ class TableGap extends Error {
     this.route = route;
     this.error = error;
   }
-}
-
-const FLAG_SET: ReadonlySet<string> = new Set(['1', 't', 'true']);
-
-/** Some change leaves a row with the column at 1 or true. */
-function setsFlag(changes: TableChanges, column: string): boolean {
-  const at = changes.relation.columns.indexOf(column);
-  if (at < 0) return false;
-  return changes.after.some((row) => {
-    const cell = row < 0 ? null : cellAt(changes, row, at);
-    return cell != null && FLAG_SET.has(typeof cell === 'string' ? cell : Buffer.from(cell).toString('utf8'));
-  });
 }

@@ -16,7 +16,7 @@ import type {
   SnapshotSource,
   SourceObject,
 } from '../engines/contract.ts';
-import { GroupWriter, NotRead, Rewound, type GroupEvents } from './group-writer.ts';
+import { GroupWriter, NotRead, Rewound, Undone, type GroupEvents } from './group-writer.ts';
 
 /** An apply group as the control tables want it. */
 export interface GroupSpec {
@@ -165,8 +165,9 @@ export class Stream {
         if (piece === null) break;
         const now = performance.now();
         const lazily = now - askedAt < READY_MS && now - this.#durableAt < DURABLE_MS;
+        const begins = this.#at ?? from;
         const committing = () => this.#pullAhead(pieces, reader);
-        await this.#toGroups((writer) => writer.write(piece, { lazily, committing }));
+        await this.#toGroups((writer) => writer.write(piece, { begins, lazily, committing }));
         if (this.#restart) break;
         if (piece.end !== null) {
           if (!lazily) this.#durableAt = performance.now();
@@ -320,7 +321,7 @@ export class Stream {
           member.durable = member.writer.durable;
         } catch (error) {
           if (hasCode(error, 'FENCED')) throw error;
-          if (error instanceof Rewound) {
+          if (error instanceof Rewound || error instanceof Undone) {
             this.#restart = true;
             return;
           }

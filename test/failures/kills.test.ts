@@ -43,12 +43,12 @@ for (const under of LONG ? [MARIADB, MYSQL_ITSELF, SQL_SERVER] : [MARIADB, SQL_S
       return Number(row?.['n']);
     };
 
-    it('F01 F02 F04 F05 F06 F20 F21 F22 F24: killed in the middle of a large transaction that moves keys and unique values, at its commit, and behind it', async () => {
+    it('F01 F02 F04 F05 F06 F20 F21 F22 F24: killed in the middle of a large transaction that moves keys and unique values, applied and staged, at its commit, and behind it', async () => {
       const { from, into } = pair;
       await from.query(`CREATE TABLE t (id int NOT NULL PRIMARY KEY, u int NOT NULL UNIQUE, v ${from.words.text})`);
       await from.query(`INSERT INTO t SELECT i, i, 'first' FROM ${under.numbers(200)}`);
       await from.capture('t');
-      const first = await start({ 'stream.piece-staged': 'kill:4' });
+      const first = await start({ 'stream.part-applied': 'kill:4' });
       await pair.stream('t');
       // Every row moves twice, and its second key and unique value were another row's: pieces end between the moves.
       const large = () =>
@@ -63,6 +63,10 @@ for (const under of LONG ? [MARIADB, MYSQL_ITSELF, SQL_SERVER] : [MARIADB, SQL_S
         );
       await killed(first, large);
       const pieces = into.home('pieces');
+      expect(await count(pieces)).to.equal(0);
+      expect(await count("t WHERE v = 'first'"), 'rows of before, all of them').to.equal(200);
+      const staged = { 'stream.part-applied': 'error:3', 'stream.piece-staged': 'kill:4' };
+      await killed(await start(staged), () => Promise.resolve());
       expect(await count(pieces)).to.be.greaterThan(0);
       await killed(await start({ 'stream.before-commit': 'kill:1' }), () =>
         from.query("INSERT INTO t VALUES (0, 0, 'after it')"),

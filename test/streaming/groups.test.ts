@@ -78,7 +78,11 @@ describe('large transactions in trouble', function () {
   });
 
   it('F40 F43: the session ends between the pieces of a large transaction, and during its commit', async () => {
-    await start({ 'stream.piece-staged': 'sleep:60', 'stream.before-commit': 'sleep:300' });
+    await start({
+      'stream.part-applied': 'error:1',
+      'stream.piece-staged': 'sleep:60',
+      'stream.before-commit': 'sleep:300',
+    });
     const [one, other] = [await world.map('t'), await world.map('u')];
     await world.state(one, 'streaming', 30);
     await world.state(other, 'streaming', 30);

@@ -58,7 +58,8 @@ describe('positions and kills', function () {
       await client.query(`DELETE FROM t WHERE id > 5000 AND id % 2 = 0`);
       await client.query('COMMIT');
     };
-    await killed({ 'stream.piece-staged': 'kill:4' }, large);
+    // Applied as it is read, which is undone, then staged.
+    await killed({ 'stream.part-applied': 'error:2', 'stream.piece-staged': 'kill:4' }, large);
     const [pieces] = await world.destination.query<{ n: number }>('SELECT count(*)::int AS n FROM sluice.pieces');
     expect(pieces?.n).to.be.greaterThan(0);
     await killed({ 'stream.before-commit': 'kill:1' }, () =>
