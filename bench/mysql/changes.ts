@@ -56,6 +56,35 @@ export function smallTransactions(count: number): Workload {
   };
 }
 
+/**
+ * (c): transactions of all sizes: of a hundred one of 1,000 rows, nine of 100, twenty of ten, seventy of one, in turn inserts and updates,
+ * and of the smallest ones deletes too.
+ */
+export function mixedTransactions(count: number): Workload {
+  const rows = Math.round(count * MIXED_ROWS);
+  return {
+    name: `(c) ${count} transactions of 1 to 1,000 rows`,
+    changes: rows,
+    sql: (first, round) => `DECLARE next BIGINT DEFAULT ${first};
+      DECLARE size INT;
+      FOR n IN 1..${count} DO
+        SET size = CASE WHEN n % 100 = 0 THEN 1000 WHEN n % 100 < 10 THEN 100 WHEN n % 100 < 30 THEN 10 ELSE 1 END;
+        IF size = 1 AND n % 3 = 0 THEN DELETE FROM orders WHERE id = ${BASE_ROWS / 2} + ${round} * ${Math.ceil(count / 3)} + n DIV 3;
+        ELSEIF n DIV 100 % 2 = 0 THEN
+          INSERT INTO orders SELECT ${MARIADB_VALUES} FROM (SELECT next + seq - 1 AS seq FROM seq_1_to_1000 WHERE seq <= size) numbers;
+          SET next = next + size;
+        ELSE
+          UPDATE orders SET amount = amount + 1, note = CONCAT('changed ', n)
+           WHERE id > (n * 7919) % ${BASE_ROWS / 2 - TRANSACTION} AND id <= (n * 7919) % ${BASE_ROWS / 2 - TRANSACTION} + size;
+        END IF;
+      END FOR;`,
+    warmUp: () => mixedTransactions(count / 5),
+  };
+}
+
+/** Rows of a transaction of (c) on average. */
+const MIXED_ROWS = (1 * 1000 + 9 * 100 + 20 * 10 + 70) / 100;
+
 /** One transaction, larger than what is held of changes: for the memory that it takes. */
 export function oneTransaction(rows: number): Workload {
   return {

@@ -234,6 +234,20 @@ export class Journal {
     return found;
   }
 
+  /**
+   * A full sync has written every row that the destination takes: letters from before it began are of rows that are there now, or gone, or
+   * have a letter of `place`. Those of changes made since stay.
+   */
+  async closeDeadLetters(mappingUid: string, requestId: number, place: string): Promise<number> {
+    return this.#context.run('close dead_letters', (queries) =>
+      queries('dead_letters')
+        .where({ mapping_uid: mappingUid })
+        .whereNot({ position_hash: sha256([place]) })
+        .where('created_at', '<', queries('full_sync_requests').select('started_at').where({ request_id: requestId }))
+        .delete(),
+    );
+  }
+
   async #insertLetters(
     queries: Queries,
     rows: readonly { mapping_uid: string; position_hash: string; key_hash: string }[],

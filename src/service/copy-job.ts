@@ -2,7 +2,7 @@
 import type { ControlDatabase, MappingStateName } from '../control/index.ts';
 import type { EngineDatabase } from '../engines/contract.ts';
 import { SluiceError, toSluiceError } from '../model/errors.ts';
-import { runFullSync, type FullSyncProgress } from '../sync/full-sync.ts';
+import { copyPlace, runFullSync, type FullSyncProgress } from '../sync/full-sync.ts';
 import { sparingAt } from './dead-letters.ts';
 import type { JobContext } from './job-context.ts';
 import type { MappingNotes } from './mapping-notes.ts';
@@ -108,6 +108,7 @@ export class CopyJob {
         }
         rows = result.rows;
       }
+      await control.journal.closeDeadLetters(mappingUid, request.requestId, copyPlace(request.requestId));
       await control.requests.finish(request.requestId, { outcome: 'completed', rowsCopied: rows });
       await run.finish('COMPLETED', { recordsProcessed: rows, phase: 'done' });
       await this.#served(mapping, wasServed);

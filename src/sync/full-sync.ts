@@ -55,6 +55,9 @@ export interface FullSyncResult {
   readonly differing: number | null;
 }
 
+/** What stands for a position where a row of the copy is refused. */
+export const copyPlace = (requestId: number) => `copy ${requestId}`;
+
 /** Null: the change stream has not begun yet, so nothing could; call again later. */
 export async function runFullSync(options: FullSyncOptions): Promise<FullSyncResult | null> {
   const job = new FullSync(options);
@@ -75,7 +78,7 @@ class FullSync {
 
   constructor(options: FullSyncOptions) {
     this.#options = options;
-    this.#sparing = options.sparing(`copy ${options.requestId}`);
+    this.#sparing = options.sparing(copyPlace(options.requestId));
   }
 
   /** The source's table may be altered at any time; a copy of what it no longer is starts again. */

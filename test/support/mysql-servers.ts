@@ -153,6 +153,9 @@ async function start(product: Product | null, settings: Settings): Promise<Priva
   const user = serverUser();
   if (user) for (const each of [directory, data]) chownSync(each, user.uid, user.gid);
   const [installer, ...args] = product.install(data);
+  // MySQL itself is made with it, once and for all.
+  const folds = settings['lower-case-table-names'];
+  if (folds !== undefined) args.push(`--lower-case-table-names=${folds}`);
   const install = spawnSync(installer, args, { ...user, encoding: 'utf8', cwd: directory });
   if (install.status !== 0) throw new Error(`${product.name} was not installed: ${install.stderr || install.stdout}`);
   const port = await freePort();

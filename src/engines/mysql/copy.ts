@@ -22,6 +22,7 @@ import { requireWritable } from './guards.ts';
 import { lockGeneration } from './hold.ts';
 import { loadRows } from './loader.ts';
 import { Locker } from './locks.ts';
+import { forceKey } from './ranges.ts';
 import { quoteIdentifier, quoteLiteral, quoteTable } from './sql.ts';
 import { settle, settleGroup, exists } from './swaps.ts';
 import { TableApplier } from './table-applier.ts';
@@ -59,6 +60,7 @@ export class MysqlCopy extends MysqlFold implements CopySession {
    * run in this session.
    */
   #swap: 'absent' | 'filled' | Table | null = null;
+  #byKey: Swap['byKey'] = { live: '', staging: '' };
 
   /** `number`: in the staging table's name. */
   constructor(
@@ -224,7 +226,11 @@ export class MysqlCopy extends MysqlFold implements CopySession {
 
   async compare(): Promise<{ differing: number }> {
     const { target } = this.options.route;
-    const [live = null] = await new MysqlCatalog(this.connection).describe([target]);
+    const described = await new MysqlCatalog(this.connection).describe([target, this.#staging]);
+    const [live = null, staging = null] = described;
+    const keyNames = stagedKey(this.#request).map((column) => column.name);
+    const hint = (table: Table | null) => (table === null ? '' : forceKey(table, keyNames));
+    this.#byKey = { live: hint(live), staging: hint(staging) };
     this.#swap = live ?? 'absent';
     const swap = this.#swapOf();
     if (live) requireWritable(live);
@@ -314,6 +320,7 @@ export class MysqlCopy extends MysqlFold implements CopySession {
       staging: this.#staging,
       columns: stagedColumns(this.#request),
       key: stagedKey(this.#request),
+      byKey: this.#byKey,
     };
   }
 

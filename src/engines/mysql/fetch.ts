@@ -3,7 +3,7 @@ import { SluiceError } from '../../model/errors.ts';
 import { displayName, type Column, type Table } from '../../model/tables.ts';
 import type { Cell, RowBatch } from '../../model/changes.ts';
 import type { Session } from './connection.ts';
-import { boundText } from './ranges.ts';
+import { boundText, forceKey } from './ranges.ts';
 import { readColumns, readRows } from './rows.ts';
 import { quoteIdentifier, quoteTable } from './sql.ts';
 import { boundExpression, selectExpression } from './types.ts';
@@ -22,12 +22,14 @@ export async function fetchByKey(session: Session, request: FetchRequest): Promi
   const doing = `fetch rows of ${displayName(request.table.name)} by key`;
   const { columns, key, keys } = request;
   const names = columns.map((column) => column.name);
+  const keyNames = key.map((column) => column.name);
+  const target = `${quoteTable(request.table.name)} t${forceKey(request.table, keyNames)}`;
   const cells: Cell[] = [];
   let rows = 0;
   for (let at = 0; at < keys.length; at += KEYS_AT_ONCE) {
     await bindKeys(session, key, keys.slice(at, at + KEYS_AT_ONCE));
     const list = columns.map((column) => selectExpression(column.nativeType, `t.${quoteIdentifier(column.name)}`));
-    const sql = `SELECT ${list.join(', ')} FROM ${keysTable(key)} STRAIGHT_JOIN ${quoteTable(request.table.name)} t ON ${matches(key)}`;
+    const sql = `SELECT ${list.join(', ')} FROM ${keysTable(key)} STRAIGHT_JOIN ${target} ON ${matches(key)}`;
     for await (const batch of readRows(session, doing, sql, readColumns(columns))) {
       rows += batch.rows;
       for (const cell of batch.cells) cells.push(cell);

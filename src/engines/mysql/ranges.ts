@@ -6,6 +6,7 @@
 import { SluiceError } from '../../model/errors.ts';
 import { displayName, type Column, type Table } from '../../model/tables.ts';
 import type { Cell } from '../../model/changes.ts';
+import { sameColumns } from '../carried-over.ts';
 import type { Chunk, ChunkPlan } from '../contract.ts';
 import { cellReader } from './cells.ts';
 import { describeTables } from './catalog.ts';
@@ -126,6 +127,15 @@ export async function bindBounds(session: Session, bounds: Bounds): Promise<void
 export function forceIndex(table: Table): string {
   const key = rangeKey(table);
   return key === null ? '' : ` FORCE INDEX (${quoteIdentifier(key.index)})`;
+}
+
+/**
+ * For joins that find rows of the table by these columns: of one that was filled a moment ago the server still believes that it is small, and
+ * would look through all of it for each row (dev.mysql.com, "Index Hints": a scan is then used only where no index can be).
+ */
+export function forceKey(table: Table, columns: readonly string[]): string {
+  const key = table.keys.find((each) => sameColumns(each.columns, columns));
+  return key === undefined ? '' : ` FORCE INDEX (${quoteIdentifier(key.name)})`;
 }
 
 /**

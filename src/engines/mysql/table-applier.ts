@@ -18,6 +18,7 @@ import { differsSql, isExact, of, stagedType } from './exact.ts';
 import { EventLoader } from './load-events.ts';
 import { loadImages, loadRows, type LoadColumn, type Loaded, type LoadOptions } from './loader.ts';
 import { mayReplace, withoutDeletes } from './replacing.ts';
+import { forceKey } from './ranges.ts';
 import { quoteIdentifier, quoteTable } from './sql.ts';
 
 /** Temporary tables a session keeps; past that the least recently used are dropped. */
@@ -38,6 +39,8 @@ interface Stage {
 export class TableApplier {
   readonly #session: Session;
   readonly #target: string;
+  /** The target as `t`, to find rows by the key. */
+  readonly #byKey: string;
   readonly #name: TableName;
   readonly #plan: ApplyPlan;
   readonly #doing: string;
@@ -70,6 +73,8 @@ export class TableApplier {
     this.#doing = `apply changes to ${displayName(table.name)}`;
     this.#target = quoteTable(table.name);
     this.#plan = new ApplyPlan(table, columns, key, () => true);
+    const keyNames = this.#plan.key.map((column) => column.name);
+    this.#byKey = `${this.#target} AS t${forceKey(table, keyNames)}`;
     this.#replacesDirectly = mayReplace(table, this.#plan);
     const names = (all: readonly { readonly name: string }[]) => all.map((column) => column.name);
     this.#events = new EventLoader(session, table.name, names(this.#plan.columns), names(this.#plan.key));
@@ -191,7 +196,7 @@ export class TableApplier {
     await this.#load(stage, numbered(keys.flat(), this.#plan.key.length, 1));
     const first = quoteIdentifier(this.#plan.key[0]?.name ?? '');
     const [rows = []] = await this.#session.batch(`look for rows of ${displayName(this.#name)}`, [
-      `SELECT s.n AS n FROM ${stage.name} AS s LEFT JOIN ${this.#target} AS t ON ${this.#join('t', 's', 'k')} WHERE t.${first} IS NULL`,
+      `SELECT s.n AS n FROM ${stage.name} AS s LEFT JOIN ${this.#byKey} ON ${this.#join('t', 's', 'k')} WHERE t.${first} IS NULL`,
       `DELETE FROM ${stage.name}`,
     ]);
     return rows.map((row) => (numberOf(row, 'n') ?? 0) - 1);
@@ -219,7 +224,7 @@ export class TableApplier {
       this.#plan.keyAt.includes(at) && isExact(column) ? [] : [`t.${quoteIdentifier(column.name)} = s.c${at + 1}`],
     );
     if (set.length === 0) return `SELECT 1 ${this.#from(stage, 'c')}`;
-    return `UPDATE ${stage.name} AS s STRAIGHT_JOIN ${this.#target} AS t ON ${this.#join('t', 's', 'c')} SET ${set.join(', ')}`;
+    return `UPDATE ${stage.name} AS s STRAIGHT_JOIN ${this.#byKey} ON ${this.#join('t', 's', 'c')} SET ${set.join(', ')}`;
   }
 
   /** Two statements: rows that are there by now leave the stage, the others go in. */
@@ -234,7 +239,7 @@ export class TableApplier {
 
   /** From the few rows of the batch to their keys in the target, whatever is believed of either. */
   #from(stage: Stage, prefix: 'c' | 'k'): string {
-    return `FROM ${stage.name} AS s STRAIGHT_JOIN ${this.#target} AS t ON ${this.#join('t', 's', prefix)}`;
+    return `FROM ${stage.name} AS s STRAIGHT_JOIN ${this.#byKey} ON ${this.#join('t', 's', prefix)}`;
   }
 
   /** Absent values come from the row under the old key, read before it is deleted (PROTOCOL, Changes). */
@@ -253,7 +258,7 @@ export class TableApplier {
     });
     const [filled = 0] = await this.#session.run(`read unchanged values of ${displayName(this.#name)}`, [
       `UPDATE ${absent.name} AS a STRAIGHT_JOIN ${stage.name} AS s ON s.n = a.n
-        STRAIGHT_JOIN ${this.#target} AS t ON ${this.#join('t', 'a', 'k')} SET ${set.join(', ')}`,
+        STRAIGHT_JOIN ${this.#byKey} ON ${this.#join('t', 'a', 'k')} SET ${set.join(', ')}`,
       `DELETE FROM ${absent.name}`,
     ]);
     requireFilled(this.#name, rows, filled);
