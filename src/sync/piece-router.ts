@@ -10,8 +10,11 @@ import type { AbsentSource } from './absent-values.ts';
 import { applyKnowing } from './left-out-rows.ts';
 import type { Sparing } from './refused-rows.ts';
 
-/** Blocks of a backlog: large enough to be few, small enough to be read one at a time. */
-export const BLOCK_BYTES = 1 << 20;
+/**
+ * Blocks of a backlog: large enough to be few, small enough to be read one at a time, and for a server that takes no packet larger than
+ * 1 MiB (max_allowed_packet, the default of old ones). One that holds a larger row is larger.
+ */
+export const BLOCK_BYTES = 3 << 18;
 
 /** An error of one mapping's own: the others go on without it (invariant 8). */
 export class MappingFailure extends Error {
