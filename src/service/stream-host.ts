@@ -191,6 +191,11 @@ export class StreamHost {
             void this.#journal(mapping, reason);
         },
         back: (groupId) => logger.info('the destination is back', { group: groupId }),
+        undone: (groupId, reason) =>
+          logger.info('a large transaction met with trouble while it was read; it is read again', {
+            group: groupId,
+            reason,
+          }),
         objects: async (objects) => {
           for (const object of objects) {
             await control.sourceObjects.upsert({

@@ -89,7 +89,7 @@ export class GroupWriter {
   /** The beginning of a transaction that is being read, applied. */
   #begun: PieceTransaction | null = null;
   #stagedPieces = 0;
-  /** A transaction was applied as it was read, and that was undone. */
+  /** A transaction was applied as it was read, and that was undone: none is until one was staged and committed. */
   #stagesNext = false;
   /** Blocks of the piece in hand that are staged. */
   #blocksIn = 0;
@@ -192,7 +192,7 @@ export class GroupWriter {
 
   /** Of the piece that is to be written next: what the server need not be kept waiting for, as long as the routes stay as they are. */
   prepare(piece: ChangePiece): void {
-    if (piece.end === null) return;
+    if (piece.end === null || this.#applier === null) return;
     this.#prepared = { ...prepare(piece.tables, this.#routes), piece, routes: this.#routes };
   }
 
@@ -331,8 +331,9 @@ export class GroupWriter {
     this.#known = state;
     this.#durable = durable;
     this.#begun = null;
+    // What is committed before the transaction that was undone says nothing of that one.
+    if (this.#stagedPieces > 0) this.#stagesNext = false;
     this.#stagedPieces = 0;
-    this.#stagesNext = false;
     this.#sparing.clear();
     this.options.events.committed(this, end, piece.committedAt, counts);
     for (const mappingUid of flipped) this.options.events.flipped(mappingUid);
@@ -552,8 +553,10 @@ export class Rewound extends Error {
  * `GroupWriter.position`, and staged (docs/decisions/2026-11-22-large-transactions.md).
  */
 export class Undone extends Error {
+  readonly reason: string;
   constructor(cause: unknown) {
     super('a transaction was not applied as it was read', { cause });
+    this.reason = cause instanceof Error ? cause.message : String(cause);
   }
 }
 

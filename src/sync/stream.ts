@@ -55,6 +55,8 @@ export interface StreamEvents extends Pick<
   /** The group's destination does not answer; the acknowledgement waits for it. Said once. */
   away(groupId: string, reason: SluiceError): void;
   back(groupId: string): void;
+  /** A transaction that was applied while it was read is read again, and staged. */
+  undone(groupId: string, reason: string): void;
   objects(objects: readonly SourceObject[]): Promise<void>;
 }
 
@@ -219,12 +221,11 @@ export class Stream {
   #pullAhead(pieces: AsyncIterator<ChangePiece>, reader: ChangeReader): void {
     if (this.#upcoming !== null || reader.isReady !== true) return;
     this.#upcoming = pieces.next();
-    void this.#upcoming.then(
-      ({ done, value }) => {
+    this.#upcoming
+      .then(({ done, value }) => {
         if (done !== true) for (const { writer } of this.#members.values()) writer.prepare(value);
-      },
-      () => undefined, // thrown to who asks for it
-    );
+      })
+      .catch(() => undefined); // thrown to who asks for it, or applies it
   }
 
   async #settle(reader: ChangeReader): Promise<void> {
@@ -322,6 +323,7 @@ export class Stream {
         } catch (error) {
           if (hasCode(error, 'FENCED')) throw error;
           if (error instanceof Rewound || error instanceof Undone) {
+            if (error instanceof Undone) this.#options.events.undone(member.spec.id, error.reason);
             this.#restart = true;
             return;
           }

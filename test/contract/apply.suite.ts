@@ -15,7 +15,7 @@ import type { Table } from '../../src/model/tables.ts';
 import { Collapse } from '../../src/sync/collapse.ts';
 import { decodeBlock, encodeBlocks } from '../../src/sync/change-block.ts';
 import { folder } from '../../src/sync/fold.ts';
-import { GroupWriter, type GroupEvents } from '../../src/sync/group-writer.ts';
+import { GroupWriter, Undone, type GroupEvents } from '../../src/sync/group-writer.ts';
 import { changesOf, type ChangeSpec } from '../support/changes.ts';
 import {
   createItems,
@@ -121,6 +121,13 @@ export function applySuite(engine: EngineUnderTest): void {
       const route = onlyRoute(transaction.routes);
       for (const block of encodeBlocks(changesOf(ITEM_COLUMNS, specs), 1000)) await transaction.append(route, block);
       await transaction.commit(at(position));
+    };
+    /** Of a transaction that ends at `end`, or goes on. */
+    const piece = (end: number | null, ...specs: ChangeSpec[]): ChangePiece => {
+      const changes = changesOf(ITEM_COLUMNS, specs);
+      const relation = { ...changes.relation, name: { schema: database.schema, table: 'source_items' } };
+      const counted = { bytes: 100, changes: specs.length, transactions: 1, committedAt: null };
+      return { ...counted, tables: [{ ...changes, relation }], end: end === null ? null : at(end) };
     };
     const rows = () => database.rows(table.name, ITEM_COLUMNS);
     const codeOf = async (work: Promise<unknown>) => {
@@ -256,13 +263,6 @@ export function applySuite(engine: EngineUnderTest): void {
 
     it('F08: what was made ready of a piece by one route is not applied by another', async () => {
       await adopt();
-      const name = { schema: database.schema, table: 'source_items' };
-      const piece = (n: number, ...specs: ChangeSpec[]): ChangePiece => {
-        const changes = changesOf(ITEM_COLUMNS, specs);
-        const relation = { ...changes.relation, name };
-        const counted = { bytes: 100, changes: specs.length, transactions: 1, committedAt: null };
-        return { ...counted, tables: [{ ...changes, relation }], end: at(n) };
-      };
       await applier.close();
       const writer = writerOf(destination, () => Promise.resolve(++epoch));
       try {
@@ -281,6 +281,30 @@ export function applySuite(engine: EngineUnderTest): void {
         expect(await session.finish(folder(session.route, null, { guard: asRouted }).fold)).to.equal(true);
         await session.close();
         expect((await rows()).map(([id]) => id)).to.deep.equal(['1', '2', '3']);
+      } finally {
+        await writer.close();
+      }
+    });
+
+    it('F43: a transaction that was undone is staged when it comes again, whatever is committed before it', async () => {
+      await adopt();
+      await applier.close();
+      const writer = writerOf(destination, () => Promise.resolve(++epoch));
+      const first = piece(null, ['I', null, ['1', 'a', 'x']]);
+      // There is no row to take the value from.
+      const wrong = piece(null, ['U', ['9', undefined, undefined], ['8', 'a', undefined]]);
+      try {
+        await writer.take(null);
+        await writer.write(first, { begins: at(0) });
+        const undone: unknown = await writer.write(wrong, { begins: at(0) }).catch((error: unknown) => error);
+        expect(undone).to.be.instanceOf(Undone);
+        await writer.close();
+        await writer.take(null);
+        // A place in the log that is told while the source makes the transaction ready again.
+        await writer.write(piece(1));
+        await writer.write(first, { begins: at(1) });
+        await writer.write(wrong, { begins: at(1) });
+        expect(await rows()).to.deep.equal([]);
       } finally {
         await writer.close();
       }

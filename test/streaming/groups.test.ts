@@ -78,7 +78,7 @@ describe('large transactions in trouble', function () {
   });
 
   it('F40 F43: the session ends between the pieces of a large transaction, and during its commit', async () => {
-    await start({
+    const service = await start({
       'stream.part-applied': 'error:1',
       'stream.piece-staged': 'sleep:60',
       'stream.before-commit': 'sleep:300',
@@ -99,6 +99,7 @@ describe('large transactions in trouble', function () {
       const [row] = await world.destination.query('SELECT count(*)::int AS n FROM sluice.pieces');
       if (Number(row?.['n']) < 3) throw new Error('not staged yet');
     });
+    expect(service.count('it is read again'), service.lastWords()).to.equal(1);
     await end(`query LIKE '%sluice.pieces%'`);
     await equal(world, 't', 't', 30_000);
     if (LONG) {

@@ -18,7 +18,8 @@ export type Parameter = string | number | Uint8Array | null;
 /**
  * What a session must agree on so that text means the same everywhere (invariant 6). sql_mode: writes are refused, never adjusted;
  * zero dates stay possible, so that a copy can hold them; literals have no escapes but the doubled quote. A reader that is pushed
- * back must not be ended by the server (net_write_timeout, 60 s by default), and nothing waits for a table's lock for a year.
+ * back must not be ended by the server (net_write_timeout, 60 s by default), nor may one end a transaction that waits for the other end
+ * (MariaDB's idle_…_timeout), and nothing waits for a table's lock for a year.
  * Versioned comments: MariaDB skips those of 50700 to 99999, MySQL those that begin with M.
  */
 const SESSION_SETTINGS = [
@@ -27,7 +28,8 @@ const SESSION_SETTINGS = [
      autocommit = 1, sql_auto_is_null = 0, sql_safe_updates = 0, sql_big_selects = 1, sql_select_limit = 18446744073709551615,
      group_concat_max_len = 1073741824, net_write_timeout = 3600, net_read_timeout = 3600, wait_timeout = 28800,
      lock_wait_timeout = 60, innodb_lock_wait_timeout = 50
-     /*!80000 , information_schema_stats_expiry = 0 , max_execution_time = 0 */ /*M!100100 , max_statement_time = 0 */`,
+     /*!80000 , information_schema_stats_expiry = 0 , max_execution_time = 0 */ /*M!100100 , max_statement_time = 0 */
+     /*M!100300 , idle_transaction_timeout = 0, idle_write_transaction_timeout = 0, idle_readonly_transaction_timeout = 0 */`,
   'SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ',
 ].join('; ');
 

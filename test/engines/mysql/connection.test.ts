@@ -102,6 +102,27 @@ describe('MySQL sessions', () => {
     expect(counts).to.deep.equal([0, 2, 2, 1]);
   });
 
+  it('F42: a transaction that waits for the other end is not ended by the server’s own limits', async function () {
+    if (!database.server.isMariaDb) return this.skip();
+    const limits = ['idle_transaction_timeout', 'idle_write_transaction_timeout', 'idle_readonly_transaction_timeout'];
+    for (const limit of limits) await database.query(`SET GLOBAL ${limit} = 1`);
+    const connection = open(database.url, database.name);
+    try {
+      await database.query('CREATE TABLE waited (a int)');
+      const session = await connection.open();
+      await session.transaction('START TRANSACTION', async () => {
+        await session.run('write', ['INSERT INTO waited VALUES (1)']);
+        // What is limited is how long a session is idle, in whole seconds.
+        await new Promise((resolve) => setTimeout(resolve, 1500));
+      });
+      await connection.release(session);
+    } finally {
+      await connection.close();
+      for (const limit of limits) await database.query(`SET GLOBAL ${limit} = 0`);
+    }
+    expect(await database.query('SELECT a FROM waited')).to.deep.equal([{ a: '1' }]);
+  });
+
   const codes: [string, () => Promise<unknown>, ErrorCode][] = [
     ['F41: nobody at that port', () => use('mysql://u@127.0.0.1:1'), 'SERVER_UNREACHABLE'],
     ['F41: a name that does not resolve', () => use('mysql://u@nowhere.invalid'), 'SERVER_UNREACHABLE'],
