@@ -221,12 +221,11 @@ export class Stream {
   #pullAhead(pieces: AsyncIterator<ChangePiece>, reader: ChangeReader): void {
     if (this.#upcoming !== null || reader.isReady !== true) return;
     this.#upcoming = pieces.next();
-    void this.#upcoming.then(
-      ({ done, value }) => {
+    this.#upcoming
+      .then(({ done, value }) => {
         if (done !== true) for (const { writer } of this.#members.values()) writer.prepare(value);
-      },
-      () => undefined, // thrown to who asks for it
-    );
+      })
+      .catch(() => undefined); // thrown to who asks for it, or applies it
   }
 
   async #settle(reader: ChangeReader): Promise<void> {
