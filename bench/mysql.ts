@@ -1,9 +1,13 @@
 /**
  * MySQL: speed against what one would do without Sluice, in the same run: pipes of the servers' own clients, pgloader, a native replica.
  * `npm run bench -- mysql [options]`, on MariaDB servers of its own (Debian: mariadb-server):
- *   --only copy,mixed,large,small   parts to run (these)        --rounds 3   rounds of every comparison (pgloader: one)
- *   --rows 500000             rows of a copy              --pairs mariadb,postgres   destinations of changes
- *   --changes 200000          inserts of each round of large transactions      --small 20000   one-row transactions      --mixed 10000   of all sizes
+ *   --only copy,mixed,large,small   parts to run (these)
+ *   --rounds 3                rounds of every comparison (pgloader: one)
+ *   --rows 1500000            rows of a copy
+ *   --pairs mariadb,postgres  destinations of changes
+ *   --mixed 10000             transactions of all sizes
+ *   --changes 200000          inserts of each round of large transactions, of --each 1000 rows
+ *   --small 20000             one-row transactions
  *   --only transaction        one transaction of --transaction 1000000 rows, for the memory it takes
  */
 import { parseArgs } from 'node:util';
@@ -24,6 +28,7 @@ const { values } = parseArgs({
     rows: { type: 'string', default: '1500000' },
     changes: { type: 'string', default: '200000' },
     transaction: { type: 'string', default: '1000000' },
+    each: { type: 'string', default: '1000' },
     small: { type: 'string', default: '20000' },
     mixed: { type: 'string', default: '10000' },
     pairs: { type: 'string', default: 'mariadb,postgres' },
@@ -41,7 +46,7 @@ try {
   if (parts.has('copy')) await benchCopy(Number(values.rows), rounds);
   const workloads = [
     ...(parts.has('mixed') ? [mixedTransactions(Number(values.mixed))] : []),
-    ...(parts.has('large') ? [largeTransactions(Number(values.changes))] : []),
+    ...(parts.has('large') ? [largeTransactions(Number(values.changes), Number(values.each))] : []),
     ...(parts.has('transaction') ? [oneTransaction(Number(values.transaction))] : []),
     ...(parts.has('small') ? [smallTransactions(Number(values.small))] : []),
   ];

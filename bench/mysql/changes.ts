@@ -11,7 +11,7 @@ import { alternate, mebibytes, median, ratio, say, sayLoad, seconds } from '../r
 import { fillMariaDb, MARIADB_TABLE, MARIADB_VALUES, startServer, type BenchServer } from './tables.ts';
 
 const BASE_ROWS = 100_000;
-const TRANSACTION = 1000;
+const MIXED_LARGEST = 1000;
 
 export interface Workload {
   readonly name: string;
@@ -22,22 +22,22 @@ export interface Workload {
   readonly warmUp: () => Workload;
 }
 
-/** (a): transactions of 1,000 inserts, after every fourth an update of 1,000 older rows. */
-export function largeTransactions(inserts: number): Workload {
-  const count = Math.round(inserts / TRANSACTION);
+/** (a): transactions of as many inserts (1,000), after every fourth an update of as many older rows. */
+export function largeTransactions(inserts: number, rows: number): Workload {
+  const count = Math.round(inserts / rows);
   return {
-    name: `(a) ${count} transactions of 1,000 inserts, ${Math.floor(count / 4)} updates of 1,000 rows`,
-    changes: count * TRANSACTION + Math.floor(count / 4) * TRANSACTION,
+    name: `(a) ${count} transactions of ${rows} inserts, ${Math.floor(count / 4)} updates of ${rows} rows`,
+    changes: count * rows + Math.floor(count / 4) * rows,
     sql: (first) => `FOR n IN 1..${count} DO
         INSERT INTO orders SELECT ${MARIADB_VALUES} FROM (
-          SELECT ${first} + (n - 1) * ${TRANSACTION} + seq - 1 AS seq FROM seq_1_to_${TRANSACTION}) numbers;
+          SELECT ${first} + (n - 1) * ${rows} + seq - 1 AS seq FROM seq_1_to_${rows}) numbers;
         IF n % 4 = 0 THEN
           UPDATE orders SET amount = amount + 1, note = CONCAT('changed ', n)
-           WHERE id > (n DIV 4 - 1) % ${BASE_ROWS / 2 / TRANSACTION} * ${TRANSACTION}
-             AND id <= (n DIV 4 - 1) % ${BASE_ROWS / 2 / TRANSACTION} * ${TRANSACTION} + ${TRANSACTION};
+           WHERE id > (n DIV 4 - 1) % ${BASE_ROWS / 2 / rows} * ${rows}
+             AND id <= (n DIV 4 - 1) % ${BASE_ROWS / 2 / rows} * ${rows} + ${rows};
         END IF;
       END FOR;`,
-    warmUp: () => largeTransactions(inserts / 5),
+    warmUp: () => largeTransactions(inserts / 5, rows),
   };
 }
 
@@ -75,7 +75,7 @@ export function mixedTransactions(count: number): Workload {
           SET next = next + size;
         ELSE
           UPDATE orders SET amount = amount + 1, note = CONCAT('changed ', n)
-           WHERE id > (n * 7919) % ${BASE_ROWS / 2 - TRANSACTION} AND id <= (n * 7919) % ${BASE_ROWS / 2 - TRANSACTION} + size;
+           WHERE id > (n * 7919) % ${BASE_ROWS / 2 - MIXED_LARGEST} AND id <= (n * 7919) % ${BASE_ROWS / 2 - MIXED_LARGEST} + size;
         END IF;
       END FOR;`,
     warmUp: () => mixedTransactions(count / 5),

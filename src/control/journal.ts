@@ -271,11 +271,23 @@ export class Journal {
     return made;
   }
 
-  /** How many rows (keys) of a mapping are in dead_letters, however often each was refused: against `max_failed_rows`. */
-  async countDeadLetters(mappingUid: string): Promise<number> {
+  /**
+   * How many rows (keys) of a mapping are in dead_letters, however often each was refused: against `max_failed_rows`. `copy`: without
+   * those that it closes when it is through (`closeDeadLetters`).
+   */
+  async countDeadLetters(
+    mappingUid: string,
+    copy: { requestId: number; place: string } | null = null,
+  ): Promise<number> {
     const row = await this.#context.run('count dead_letters', (queries) =>
       queries('dead_letters')
         .where('mapping_uid', mappingUid)
+        .where((kept) => {
+          if (copy === null) return;
+          const { requestId, place } = copy;
+          const began = queries('full_sync_requests').select('started_at').where({ request_id: requestId });
+          void kept.where({ position_hash: sha256([place]) }).orWhere('created_at', '>=', began);
+        })
         .countDistinct<{ rows: string }[]>('key_hash as rows')
         .first(),
     );

@@ -58,6 +58,8 @@ export interface Key {
   readonly usable: boolean;
   /** Two different byte strings may be equal under it (case-insensitive collation, numeric 1.0 = 1.00). */
   readonly loose: boolean;
+  /** The server finds no rows by it, and refuses statements that ask it to (MySQL: invisible; MariaDB: ignored). */
+  readonly isHidden?: boolean;
 }
 
 export interface Index {

@@ -94,7 +94,7 @@ export class CopyJob {
           backlogMaxBytes: settings.backlog_max_bytes,
           signal: abort.signal,
           streamFailure: () => (mapping.stream === null ? null : this.#options.streamFailure(mapping.stream)),
-          sparing: (place) => sparingAt(this.#options, mapping, place),
+          sparing: (place) => sparingAt(this.#options, mapping, place, request.requestId),
           progress: (progress) => {
             rows = progress.rows;
             run.progress(pace.of(progress)).catch(() => undefined);

@@ -9,12 +9,20 @@ interface Keeper {
   readonly logger: Logger;
 }
 
-/** What a copy of the mapping may leave out, or a fold of its changes; `place`: the position that its rows are kept under. */
-export function sparingAt(keeper: Keeper, mapping: PlannedMapping, place: string): Sparing {
+/**
+ * What a copy of the mapping may leave out (`requestId`), or a fold of its changes; `place`: the position that its rows are kept under.
+ * Letters that the copy will close when it is through do not count for it.
+ */
+export function sparingAt(
+  keeper: Keeper,
+  mapping: PlannedMapping,
+  place: string,
+  requestId: number | null = null,
+): Sparing {
   return {
     limit: mapping.row.maxFailedRows,
     suspects: new Set(),
-    record: (rows) => keepRefused(keeper, mapping, place, rows),
+    record: (rows) => keepRefused(keeper, mapping, place, rows, requestId),
   };
 }
 
@@ -24,6 +32,7 @@ export async function keepRefused(
   mapping: PlannedMapping,
   position: string,
   rows: readonly RefusedRow[],
+  requestId: number | null = null,
 ): Promise<boolean> {
   const { mappingId, mappingUid, maxFailedRows, keepFailedValues } = mapping.row;
   const made = await control.journal.deadLetters(
@@ -43,5 +52,6 @@ export async function keepRefused(
     await control.states.addCounters([{ mappingUid, failed: made, ...none }]);
     logger.warn('the destination refused rows; their keys are in dead_letters', { mapping: mapping.label, rows: made });
   }
-  return (await control.journal.countDeadLetters(mappingUid)) <= maxFailedRows;
+  const copy = requestId === null ? null : { requestId, place: position };
+  return (await control.journal.countDeadLetters(mappingUid, copy)) <= maxFailedRows;
 }

@@ -272,8 +272,8 @@ export class Collapse {
   }
 
   /**
-   * The slot's row becomes the one at `at`. What that one lacks comes from `before` (a row, or that of a slot); a column that its
-   * relation does not have, and `before` neither, is `missing`.
+   * The slot's row becomes the one at `at`. What that one lacks comes from `before` (a row, or that of a slot), unless it may be another
+   * value by now that could not be read; a column that its relation does not have, and `before` neither, is `missing`.
    */
   #put(
     slot: number,
@@ -292,8 +292,9 @@ export class Collapse {
     }
     const old = typeof before === 'number' ? this.#rows([before]) : before;
     const cells = columns.map((column, c) => {
-      const cell = column < 0 ? missing : cellAt(changes, at, column);
-      return cell === undefined ? old?.[c] : cell;
+      if (column < 0) return missing === undefined ? old?.[c] : missing;
+      const cell = cellAt(changes, at, column);
+      return cell === undefined && !changes.hasUnread ? old?.[c] : cell;
     });
     this.#entries.setNoRow(slot);
     this.#own.set(slot, cells);

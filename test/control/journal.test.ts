@@ -186,6 +186,13 @@ onAllControlServers('control: the journal', (server) => {
       { position: '0/1B', key_text: '["7"]', row_values: null },
       { position: letter.position, key_text: '["8"]', row_values: '{"id":"8","raw":"\\\\x09","own":"\\\\x0a"}' },
     ]);
+    // A copy that begins now closes those from before, but its own.
+    await test.control.requests.create({ mappingId, mappingUid, reason: 'api' });
+    const claimed = await test.control.requests.claim(mappingUid, 'owner');
+    const requestId = claimed?.request.requestId ?? 0;
+    expect(await journal.countDeadLetters(mappingUid, { requestId, place: '0/1B' })).to.equal(1);
+    expect(await journal.closeDeadLetters(mappingUid, requestId, '0/1B')).to.equal(1);
+    expect(await journal.countDeadLetters(mappingUid)).to.equal(1);
   });
 
   it('keeps what was made on sources, written only when it changes', async () => {

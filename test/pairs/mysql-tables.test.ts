@@ -51,6 +51,11 @@ describe('MariaDB to MariaDB: tables of its own', function () {
       await pair.from.query(`UPDATE encoded SET c = NULL, s = NULL WHERE id = 3`);
       await pair.from.query(`INSERT INTO encoded VALUES (${100 + round}, 'ﾎﾞ', 'новый', 1)`);
       await pair.from.query(`UPDATE encoded SET c = 'другой' WHERE id = ${100 + round}`);
+      // NULL is read: what comes after it is not NULL, though the two come together.
+      await pair.from.query(
+        `BEGIN NOT ATOMIC START TRANSACTION; INSERT INTO encoded VALUES (${200 + round}, NULL, NULL, 0);
+          UPDATE encoded SET c = 'позже', s = '能' WHERE id = ${200 + round}; COMMIT; END`,
+      );
     };
     await change(1);
     await pair.equal('encoded');
@@ -84,6 +89,34 @@ describe('MariaDB to MariaDB: tables of its own', function () {
     const refused = await pair.map('unread');
     await pair.state(refused, 'failed');
     expect(await pair.errorCode(refused)).to.equal('CAPABILITY_MISSING');
+    // By the key that the mapping names, whichever others there are.
+    const key = 'varchar(20) CHARACTER SET sjis NOT NULL';
+    await pair.from.query(`CREATE TABLE unread_too (id int PRIMARY KEY, k ${key} UNIQUE, v int)`);
+    const refusedToo = await pair.map('unread_too', { primary_key_column: 'k' });
+    await pair.state(refusedToo, 'failed');
+    expect(await pair.errorCode(refusedToo)).to.equal('CAPABILITY_MISSING');
+    await pair.from.query(`CREATE TABLE beside (id int NOT NULL UNIQUE, k ${key} PRIMARY KEY, v int)`);
+    await pair.from.query("INSERT INTO beside VALUES (1, '能', 1)");
+    await pair.stream('beside', { primary_key_column: 'id' });
+    await pair.from.query("UPDATE beside SET k = '表'");
+    await pair.equal('beside');
+  });
+
+  it('F21: by an index that the server ignores rows are found as well', async () => {
+    await pair.from.query(
+      'CREATE TABLE hidden (id int PRIMARY KEY, k int NOT NULL, c text CHARACTER SET gbk, UNIQUE KEY by_k (k) IGNORED)',
+    );
+    await pair.from.query("INSERT INTO hidden VALUES (1, 1, 'a'), (2, 2, 'b'), (3, 3, 'c')");
+    const mapping = await pair.stream('hidden', { primary_key_column: 'k' });
+    await pair.from.query("UPDATE hidden SET c = 'x' WHERE id = 3");
+    await pair.equal('hidden');
+    // Which the service does not know yet.
+    await pair.into.query('ALTER TABLE hidden ALTER INDEX sluice_key IGNORED');
+    await pair.from.query("UPDATE hidden SET c = 'привет' WHERE id = 1");
+    await pair.from.query('DELETE FROM hidden WHERE id = 2');
+    await pair.equal('hidden');
+    await pair.copyAgain(mapping);
+    await pair.equal('hidden');
   });
 
   it('F21 F43: rows that came a moment ago are changed by their key, however few the server believes that there are', async () => {

@@ -67,6 +67,17 @@ describe('collapse', () => {
     expect(result.hasAbsent).to.equal(false);
   });
 
+  it('F22: what could not be read is not what an earlier change of the batch had', () => {
+    const collapse = new Collapse(['id', 'v', 'w'], ['id']);
+    collapse.add(changesOf(['id', 'v', 'w'], [['I', null, ['1', null, 'w']]]));
+    const unread = changesOf(['id', 'v', 'w'], [['U', null, ['1', undefined, 'x']]]);
+    unread.hasUnread = true;
+    collapse.add(unread);
+    const { upserts, hasAbsent, hasUnread } = collapse.result();
+    expect(upserts).to.deep.equal(['1', undefined, 'x']);
+    expect([hasAbsent, hasUnread]).to.deep.equal([true, true]);
+  });
+
   it('F22: absent is not NULL, and stays absent when nothing supplies it', () => {
     const result = collapse(['U', null, ['1', 'a', undefined]], ['U', null, ['1', null, undefined]]);
     expect(result.rows).to.deep.equal([['1', null, undefined]]);

@@ -138,6 +138,24 @@ describe('rows and values that the destination refuses', () => {
     await equal(world, '(SELECT * FROM checked WHERE id <> 8)');
   });
 
+  it('F36: letters that a full sync will close do not keep it from getting through', async () => {
+    await world.source.query(`CREATE TABLE stopped (id int PRIMARY KEY, v int)`);
+    await world.destination.query(`CREATE DOMAIN meek AS int CHECK (VALUE < 100)`);
+    await world.destination.query(`CREATE TABLE stopped (id int PRIMARY KEY, v meek)`);
+    await world.source.query(`INSERT INTO stopped SELECT i, i FROM generate_series(1, 3) i`);
+    const mapping = await world.map('stopped', { max_failed_rows: 1 });
+    await world.state(mapping, 'streaming');
+    await world.source.query(`UPDATE stopped SET v = 1000 WHERE id IN (1, 2)`);
+    await world.state(mapping, 'failed');
+    const keys = async () => (await letters(mapping)).map((row) => row['key_text']).sort();
+    expect(await keys()).to.deep.equal(['["1"]', '["2"]']);
+    await world.source.query(`UPDATE stopped SET v = 10 WHERE id = 1`);
+    await world.copyAgain(mapping);
+    await world.state(mapping, 'streaming');
+    expect(await keys()).to.deep.equal(['["2"]']);
+    await equal(world, '(SELECT * FROM stopped WHERE id <> 2)');
+  });
+
   it('F36: a full sync that got through closes the letters of rows that are right by then: they count no longer', async () => {
     await world.source.query(`CREATE TABLE mended (id int PRIMARY KEY, v int)`);
     await world.destination.query(`CREATE DOMAIN mild AS int CHECK (VALUE < 100)`);

@@ -32,7 +32,8 @@ SELECT 'column', JSON_OBJECT('schema', c.TABLE_SCHEMA, 'table', c.TABLE_NAME, 'n
   FROM information_schema.COLUMNS c WHERE ${where('c.TABLE_SCHEMA', 'c.TABLE_NAME')}
 UNION ALL
 SELECT 'index', JSON_OBJECT('schema', s.TABLE_SCHEMA, 'table', s.TABLE_NAME, 'name', s.INDEX_NAME, 'number', s.SEQ_IN_INDEX,
-    'column', s.COLUMN_NAME, 'isUnique', s.NON_UNIQUE = 0, 'prefix', s.SUB_PART, 'kind', s.INDEX_TYPE, 'order', s.COLLATION)
+    'column', s.COLUMN_NAME, 'isUnique', s.NON_UNIQUE = 0, 'prefix', s.SUB_PART, 'kind', s.INDEX_TYPE, 'order', s.COLLATION,
+    'isHidden', ${isMariaDb ? "s.IGNORED = 'YES'" : "s.IS_VISIBLE = 'NO'"})
   FROM information_schema.STATISTICS s WHERE ${where('s.TABLE_SCHEMA', 's.TABLE_NAME')}
 UNION ALL
 SELECT 'trigger', JSON_OBJECT('schema', g.EVENT_OBJECT_SCHEMA, 'table', g.EVENT_OBJECT_TABLE, 'name', g.TRIGGER_NAME)
@@ -84,6 +85,7 @@ interface IndexFact {
   readonly prefix: number | null;
   readonly kind: string;
   readonly order: string | null;
+  readonly isHidden: number | boolean;
 }
 
 interface Named {
@@ -295,6 +297,7 @@ function keyOf(index: IndexParts, columns: readonly Column[]): Key[] {
         index.parts.every((part) => part.prefix === null) &&
         parts.every((column) => !column.nullable && column.generated === null),
       loose: parts.some(isLoose),
+      ...(index.parts[0]?.isHidden ? { isHidden: true } : {}),
     },
   ];
 }

@@ -25,19 +25,18 @@ import { parseNativeType } from './types.ts';
 const UNREADABLE: ReadonlySet<string> = new Set(['vector']);
 
 /** A key is read from the log, or its row cannot be found: other values of such character sets are fetched. */
-function requireReadableKey(table: Table): void {
-  const usable = table.keys.filter((key) => key.usable);
-  const keys = usable.some((key) => key.primary) ? usable.filter((key) => key.primary) : usable;
-  const unreadable = (name: string) => {
-    const collation = table.columns.find((column) => column.name === name)?.collation ?? null;
-    return collation !== null && collation !== 'binary' && decoderOf(collation.split('_')[0] ?? '') === null;
-  };
-  const inAll = keys.map((key) => key.columns.filter(unreadable));
-  const [columns] = inAll;
-  if (columns === undefined || inAll.some((found) => found.length === 0)) return;
+function requireReadableKey(table: Table, key: readonly string[]): void {
+  const columns = table.columns.filter(
+    ({ name, collation }) =>
+      key.includes(name) &&
+      collation !== null &&
+      collation !== 'binary' &&
+      decoderOf(collation.split('_')[0] ?? '') === null,
+  );
+  if (columns.length === 0) return;
   throw new SluiceError(
     'CAPABILITY_MISSING',
-    `${displayName(table.name)}: the key’s character set is not read from the binary log (${columns.join(', ')})`,
+    `${displayName(table.name)}: the key’s character set is not read from the binary log (${columns.map((column) => column.name).join(', ')})`,
     {
       hint: 'Copy the table without changes (cdc_enabled = 0), or convert the column: ALTER TABLE … MODIFY … CHARACTER SET utf8mb4.',
     },
@@ -99,7 +98,7 @@ export class MysqlChanges implements ChangeSource {
   }
 
   /** The log holds every table already; what was committed before must be visible to who reads next. */
-  async include(_stream: string, table: Table): Promise<{ objects: SourceObject[] }> {
+  async include(_stream: string, table: Table, key?: readonly string[]): Promise<{ objects: SourceObject[] }> {
     const unreadable = table.columns.filter((column) => UNREADABLE.has(parseNativeType(column.nativeType).name));
     if (unreadable.length > 0) {
       const names = unreadable.map((column) => `${column.name} (${column.nativeType})`).join(', ');
@@ -111,7 +110,7 @@ export class MysqlChanges implements ChangeSource {
         },
       );
     }
-    requireReadableKey(table);
+    requireReadableKey(table, key ?? table.keys.find((each) => each.primary)?.columns ?? []);
     await this.#connection.use(async (session) => {
       await binaryLogOf(session).waitUntilVisible(session, 'include a table in the stream');
     });

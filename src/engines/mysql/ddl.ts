@@ -229,7 +229,9 @@ function carriedIndexes(source: Table, key: readonly string[], leftOut: string[]
   for (const other of source.keys) {
     if (!other.usable || sameColumns(other.columns, key)) continue;
     const list = other.columns.map(quoteIdentifier).join(', ');
-    carried.push({ name: other.name, definition: `UNIQUE KEY ${quoteIdentifier(other.name)} (${list})` });
+    // The primary key's name is no other index's.
+    const kind = other.primary ? 'PRIMARY KEY' : `UNIQUE KEY ${quoteIdentifier(other.name)}`;
+    carried.push({ name: other.name, definition: `${kind} (${list})` });
   }
   return carried;
 }

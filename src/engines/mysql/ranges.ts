@@ -32,7 +32,7 @@ const ALL: Bounds = { equal: [], above: null, to: null };
 const SAMPLE = 100;
 
 function rangeKey(table: Table): RangeKey | null {
-  for (const key of table.keys.filter((candidate) => candidate.usable)) {
+  for (const key of table.keys.filter((candidate) => candidate.usable && !candidate.isHidden)) {
     const columns: Column[] = [];
     for (const name of key.columns) {
       const column = table.columns.find((candidate) => candidate.name === name);
@@ -134,7 +134,7 @@ export function forceIndex(table: Table): string {
  * would look through all of it for each row (dev.mysql.com, "Index Hints": a scan is then used only where no index can be).
  */
 export function forceKey(table: Table, columns: readonly string[]): string {
-  const key = table.keys.find((each) => sameColumns(each.columns, columns));
+  const key = table.keys.find((each) => !each.isHidden && sameColumns(each.columns, columns));
   return key === undefined ? '' : ` FORCE INDEX (${quoteIdentifier(key.name)})`;
 }
 
