@@ -4,9 +4,9 @@ import type { ChangePiece } from '../../model/changes.ts';
 import { hasCode, SluiceError } from '../../model/errors.ts';
 import type { Position } from '../../model/position.ts';
 import type { ChangeReader, ReadOptions } from '../contract.ts';
-import type { BinlogConnection } from './binlog-connection.ts';
-import { Step, type BinlogDecoder, type DecidedXa } from './binlog-decoder.ts';
-import { checkSilence } from './log-session.ts';
+import type { BinlogConnection } from './binlog/connection.ts';
+import { Step, type BinlogDecoder, type DecidedXa } from './binlog/decoder.ts';
+import { checkSilence } from './binlog/log-session.ts';
 import {
   compareLogPlaces,
   comparePlaces,
@@ -14,8 +14,8 @@ import {
   parsePosition,
   type LogPlace,
   type Place,
-} from './position.ts';
-import type { PreparedXaLog } from './prepared-xa-log.ts';
+} from './binlog/position.ts';
+import type { PreparedXaLog } from './binlog/prepared-xa-log.ts';
 
 /** How often what depends on time is looked at, at least, ms. */
 const TICK_MS = 100;

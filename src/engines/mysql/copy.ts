@@ -20,7 +20,7 @@ import { MysqlFold } from './fold.ts';
 import { reserve, stagingOf } from './generations.ts';
 import { requireWritable } from './guards.ts';
 import { lockGeneration } from './hold.ts';
-import { loadRows } from './loader.ts';
+import { loadRows } from './load/loader.ts';
 import { Locker } from './locks.ts';
 import { forceKey } from './ranges.ts';
 import { quoteIdentifier, quoteLiteral, quoteTable } from './sql.ts';

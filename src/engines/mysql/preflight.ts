@@ -5,7 +5,7 @@ import { displayName, type TableName } from '../../model/tables.ts';
 import type { Preflight } from '../contract.ts';
 import { describeTables } from './catalog.ts';
 import type { Connection, Session } from './connection.ts';
-import { loginOf, logSettings } from './log-settings.ts';
+import { loginOf, logSettings } from './binlog/log-settings.ts';
 import { quoteIdentifier, quoteTable } from './sql.ts';
 import { writeSettings } from './write-settings.ts';
 

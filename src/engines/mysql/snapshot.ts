@@ -10,7 +10,7 @@ import { atSource, columnsOf } from '../source-table.ts';
 import { describeTables } from './catalog.ts';
 import type { Connection, Session } from './connection.ts';
 import { fetchByKey } from './fetch.ts';
-import { binaryLogOf } from './log-of-server.ts';
+import { binaryLogOf } from './binlog/log-of-server.ts';
 import { bindBounds, boundsCondition, forceIndex, layoutOf, planRanges, readBounds, type Bounds } from './ranges.ts';
 import { readColumns, readRows } from './rows.ts';
 import { quoteIdentifier, quoteTable } from './sql.ts';

@@ -15,9 +15,9 @@ import type { ApplyCounts, RouteColumn } from '../contract.ts';
 import { numberOf } from '../row-values.ts';
 import type { Session } from './connection.ts';
 import { differsSql, isExact, of, stagedType } from './exact.ts';
-import { EventLoader } from './load-events.ts';
-import { loadImages, loadRows, type LoadColumn, type Loaded, type LoadOptions } from './loader.ts';
-import { mayReplace, withoutDeletes } from './replacing.ts';
+import { EventLoader } from './load/events.ts';
+import { loadImages, loadRows, type LoadColumn, type Loaded, type LoadOptions } from './load/loader.ts';
+import { mayReplace, withoutDeletes } from './load/replacing.ts';
 import { forceKey } from './ranges.ts';
 import { quoteIdentifier, quoteTable } from './sql.ts';
 

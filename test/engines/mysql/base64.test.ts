@@ -1,6 +1,6 @@
 import { randomBytes } from 'node:crypto';
 import { expect } from 'chai';
-import { base64Length, writeBase64 } from '../../../src/engines/mysql/base64.ts';
+import { base64Length, writeBase64 } from '../../../src/engines/mysql/load/base64.ts';
 
 describe('base 64 from buffer to buffer', () => {
   it('is what Node writes, whatever the length, and touches nothing around it', () => {

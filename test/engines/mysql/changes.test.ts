@@ -1,5 +1,5 @@
 import { expect } from 'chai';
-import { comparePositions, formatPosition } from '../../../src/engines/mysql/position.ts';
+import { comparePositions, formatPosition } from '../../../src/engines/mysql/binlog/position.ts';
 import { Op } from '../../../src/model/changes.ts';
 import type { Position } from '../../../src/model/position.ts';
 import { createMysqlDatabase, requireMysql, requireMysqlItself, type MysqlTestDatabase } from '../../support/mysql.ts';

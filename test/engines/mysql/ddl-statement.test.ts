@@ -1,5 +1,5 @@
 import { expect } from 'chai';
-import { rowStatement, tableStatement, type TableStatement } from '../../../src/engines/mysql/ddl-statement.ts';
+import { rowStatement, tableStatement, type TableStatement } from '../../../src/engines/mysql/binlog/ddl-statement.ts';
 
 const shown = (found: TableStatement | null) =>
   found && `${found.verb}: ${found.tables.map(({ schema, table }) => `${schema}/${table ?? '*'}`).join(' ')}`;

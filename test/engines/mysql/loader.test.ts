@@ -2,7 +2,7 @@
 import { expect } from 'chai';
 import { describeTables } from '../../../src/engines/mysql/catalog.ts';
 import type { Connection, Session } from '../../../src/engines/mysql/connection.ts';
-import { loadRows, type LoadOptions } from '../../../src/engines/mysql/loader.ts';
+import { loadRows, type LoadOptions } from '../../../src/engines/mysql/load/loader.ts';
 import { readColumns, readRows } from '../../../src/engines/mysql/rows.ts';
 import { quoteIdentifier } from '../../../src/engines/mysql/sql.ts';
 import { BEGIN, openWriter } from '../../../src/engines/mysql/transactions.ts';

@@ -2,7 +2,7 @@
 import { expect } from 'chai';
 import { Op } from '../../../src/model/changes.ts';
 import type { Position } from '../../../src/model/position.ts';
-import { formatPosition, parsePosition } from '../../../src/engines/mysql/position.ts';
+import { formatPosition, parsePosition } from '../../../src/engines/mysql/binlog/position.ts';
 import { createMysqlDatabase, requireMysqlItself, type MysqlTestDatabase } from '../../support/mysql.ts';
 import { connect, startMysqlItself, type PrivateServer } from '../../support/mysql-servers.ts';
 import { eventually } from '../../support/service.ts';
