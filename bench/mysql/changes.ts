@@ -18,6 +18,8 @@ export interface Workload {
   readonly changes: number;
   /** Changes orders of the source; new rows get numbers from `first` on. `round` counts from 0. */
   readonly sql: (first: number, round: number) => string;
+  /** The one that 1.0 of a native replica is asked of; the others are its ends, where a replica is at its best and its worst. */
+  readonly isUsual?: boolean;
   /** A smaller one of the same kind. */
   readonly warmUp: () => Workload;
 }
@@ -78,6 +80,7 @@ export function mixedTransactions(count: number): Workload {
            WHERE id > (n * 7919) % ${BASE_ROWS / 2 - MIXED_LARGEST} AND id <= (n * 7919) % ${BASE_ROWS / 2 - MIXED_LARGEST} + size;
         END IF;
       END FOR;`,
+    isUsual: true,
     warmUp: () => mixedTransactions(count / 5),
   };
 }
@@ -130,7 +133,7 @@ export async function benchChanges({ workloads, rounds, pairs }: ChangesOptions)
       await bench.pair(
         {
           title: 'MariaDB → MariaDB',
-          target: '(target ≥ 1.0)',
+          hasTarget: true,
           mapping: `dest_server_id, dest_database) VALUES (2, 'orders', 2, 'bench')`,
           server: `INSERT INTO destination_servers (server_id, server_name, connection_string) VALUES (2, 'mariadb', '${destination.url}')`,
           pid: () => Promise.resolve(destination.pid),
@@ -143,7 +146,7 @@ export async function benchChanges({ workloads, rounds, pairs }: ChangesOptions)
       await bench.pair(
         {
           title: 'MariaDB → PostgreSQL',
-          target: '',
+          hasTarget: false,
           mapping: `dest_database, dest_schema) VALUES (2, 'orders', 'destination', 'public')`,
           server: '',
           pid: async () =>
@@ -181,7 +184,7 @@ interface Table {
 
 interface Pair extends Table {
   readonly title: string;
-  readonly target: string;
+  readonly hasTarget: boolean;
   /** Columns and values of the mapping, behind the source's. */
   readonly mapping: string;
   readonly server: string;
@@ -265,7 +268,9 @@ class Bench {
       say(`  ${arm.padEnd(8)} ${seconds(times(arm))} s (${perSecond} changes/s)   processor seconds: ${cpu}`);
     }
     say(`  native / again (noise) = ${ratio(times('native'), times('again'))}`);
-    say(`  native / sluice = ${ratio(times('native'), times('sluice'))}  ${pair.target}`);
+    say(
+      `  native / sluice = ${ratio(times('native'), times('sluice'))}${pair.hasTarget && workload.isUsual ? '  (target ≥ 1.0)' : ''}`,
+    );
   }
 
   /** The last row of all comes last. */
