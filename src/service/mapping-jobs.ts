@@ -5,7 +5,7 @@
 import type { MappingStateName } from '../control/index.ts';
 import { hasCode, SluiceError } from '../model/errors.ts';
 import type { Route } from '../engines/contract.ts';
-import type { ColumnsChanged } from '../sync/group-writer.ts';
+import type { ColumnsChanged } from '../sync/follow-columns.ts';
 import { checkMapping } from '../sync/check-mapping.ts';
 import { runHeldFold } from '../sync/held-fold.ts';
 import { CopyJob } from './copy-job.ts';

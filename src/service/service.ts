@@ -14,7 +14,7 @@ import {
 } from '../control/index.ts';
 import type { Logger } from '../log/logger.ts';
 import { hasCode, toSluiceError, type SluiceError } from '../model/errors.ts';
-import type { ColumnsChanged } from '../sync/group-writer.ts';
+import type { ColumnsChanged } from '../sync/follow-columns.ts';
 import type { StreamSettings } from '../sync/stream.ts';
 import { cleanUp } from './cleanup.ts';
 import { checkServer, Fleet, type ResolvedServer, type StreamPlace } from './fleet.ts';

@@ -7,7 +7,7 @@ import type { Logger } from '../log/logger.ts';
 import { hasCode, SluiceError, toSluiceError, type ErrorCode } from '../model/errors.ts';
 import type { ApplyCounts, EngineDatabase } from '../engines/contract.ts';
 import type { Position } from '../model/position.ts';
-import type { ColumnsChanged } from '../sync/group-writer.ts';
+import type { ColumnsChanged } from '../sync/follow-columns.ts';
 import { Stream, type GroupSpec, type StreamSettings } from '../sync/stream.ts';
 import { keepRefused } from './dead-letters.ts';
 import type { Fleet } from './fleet.ts';

@@ -1,14 +1,44 @@
 /** Values that a change does not carry because it left them as they were, fetched from the source where the table that is written cannot tell. */
 import type { Cell, ChangeCell } from '../model/changes.ts';
 import type { KeyedChanges } from '../model/keyed-changes.ts';
-import type { Table } from '../model/tables.ts';
-import type { SnapshotSource } from '../engines/contract.ts';
+import { SluiceError, toSluiceError } from '../model/errors.ts';
+import { displayName, type Table } from '../model/tables.ts';
+import type { Catalog, Route, SnapshotSource } from '../engines/contract.ts';
 import { keyText } from './collapse.ts';
 
 /** The source, by the row's new key. */
 export interface AbsentSource {
   readonly snapshot: Pick<SnapshotSource, 'fetchRows'>;
   readonly table: Table;
+}
+
+/** The route's. What fails there is the mapping's trouble, not the destination's: its changes wait in a backlog. */
+export async function absentSource(
+  { snapshot, catalog }: { readonly snapshot: SnapshotSource; readonly catalog: Catalog },
+  route: Route,
+): Promise<AbsentSource> {
+  const asked = async <T>(work: () => Promise<T>): Promise<T> => {
+    try {
+      return await work();
+    } catch (error) {
+      const { message } = toSluiceError(error);
+      throw new SluiceError(
+        'TIMEOUT',
+        `values of ${displayName(route.source)} that a change left as they were could not be fetched: ${message}`,
+        { cause: error },
+      );
+    }
+  };
+  const [table] = await asked(() => catalog.describe([route.source]));
+  if (!table || table.id !== route.relationId)
+    throw new SluiceError(
+      'SOURCE_TABLE_REPLACED',
+      `the source's table ${displayName(route.source)} is another one now`,
+      {
+        hint: 'Set is_full_sync = 1 to copy the new table.',
+      },
+    );
+  return { table, snapshot: { fetchRows: (...wanted) => asked(() => snapshot.fetchRows(...wanted)) } };
 }
 
 /** What the written table says of the row that a change builds upon. */

@@ -3,7 +3,7 @@ import { type AlteredTable, type ChangePiece, type TableCaptures } from '../mode
 import { failpoint } from '../model/failpoint.ts';
 import { hasCode, SluiceError, toSluiceError } from '../model/errors.ts';
 import type { Position } from '../model/position.ts';
-import { displayName, type Table } from '../model/tables.ts';
+import { displayName } from '../model/tables.ts';
 import type {
   ApplyCounts,
   Catalog,
@@ -13,17 +13,16 @@ import type {
   GroupTransaction,
   GroupState,
   Route,
-  RouteColumn,
   SnapshotSource,
-  TableDesign,
 } from '../engines/contract.ts';
-import type { AbsentSource } from './absent-values.ts';
+import { absentSource } from './absent-values.ts';
 import { decodeBlock, encodeBlocks } from './change-block.ts';
-import { decide, driftOf, notFollowed } from './drift.ts';
+import { ColumnFollower, type ColumnsChanged } from './follow-columns.ts';
 import { KnownDrifts } from './known-drifts.ts';
 import { BLOCK_BYTES, MappingFailure, prepare, routeChanges, type Prepared } from './piece-router.ts';
 import { Drifted, PieceTransaction } from './piece-transaction.ts';
 import type { RefusedRow, Sparing } from './refused-rows.ts';
+import { NotRead, Rewound, TableGap, Undone } from './write-interruptions.ts';
 
 export interface GroupEvents {
   /** The group has durably stored `position`; `counts` by mapping, only those that had changes. */
@@ -47,13 +46,6 @@ export interface GroupEvents {
   gap(mappingUid: string, error: SluiceError): Promise<void>;
   /** The source's columns changed: followed in place, or (`error`) to be mended by a full copy. */
   columnsChanged(mappingUid: string, change: ColumnsChanged): Promise<void>;
-}
-
-export interface ColumnsChanged {
-  readonly added: readonly string[];
-  readonly dropped: readonly string[];
-  /** Why a full copy is needed; null: it is not. */
-  readonly error: SluiceError | null;
 }
 
 export interface GroupOptions {
@@ -98,6 +90,7 @@ export class GroupWriter {
   /** Of mappings of which a row was refused since this session began: those rows. */
   readonly #suspects = new Map<string, Set<string>>();
   readonly #drifts = new KnownDrifts();
+  readonly #follower: ColumnFollower;
   /** The last piece whose statements were told. */
   #told: ChangePiece | null = null;
   #routes: readonly Route[] = [];
@@ -106,6 +99,14 @@ export class GroupWriter {
 
   constructor(options: GroupOptions) {
     this.options = options;
+    this.#follower = new ColumnFollower({
+      destination: options.destination,
+      catalog: options.catalog,
+      drifts: this.#drifts,
+      session: () => this.#session(),
+      hold: (failure) => this.#hold(failure),
+      columnsChanged: (mappingUid, change) => options.events.columnsChanged(mappingUid, change),
+    });
   }
 
   get name(): string {
@@ -294,7 +295,7 @@ export class GroupWriter {
       drifts: this.#drifts,
       triggerColumn: (mappingUid) => this.options.events.triggerColumn(mappingUid),
       sparing: this.#sparing,
-      absent: this.#absent,
+      absent: (route) => absentSource(this.options, route),
     });
   }
 
@@ -406,7 +407,7 @@ export class GroupWriter {
     if (trouble instanceof MappingFailure && this.#maySpare(trouble, piece)) return;
     try {
       if (trouble instanceof TableGap) await this.#leave(trouble);
-      else if (trouble instanceof Drifted) await this.#follow(trouble);
+      else if (trouble instanceof Drifted) await this.#follower.follow(trouble);
       else await this.#hold(trouble);
     } catch (error) {
       if (!(error instanceof MappingFailure)) throw error;
@@ -432,33 +433,6 @@ export class GroupWriter {
     });
   }
 
-  /** What fails there is the mapping's trouble, not the destination's: its changes wait in a backlog. */
-  readonly #absent = async (route: Route): Promise<AbsentSource> => {
-    const { snapshot, catalog } = this.options;
-    const asked = async <T>(work: () => Promise<T>): Promise<T> => {
-      try {
-        return await work();
-      } catch (error) {
-        const { message } = toSluiceError(error);
-        throw new SluiceError(
-          'TIMEOUT',
-          `values of ${displayName(route.source)} that a change left as they were could not be fetched: ${message}`,
-          { cause: error },
-        );
-      }
-    };
-    const [table] = await asked(() => catalog.describe([route.source]));
-    if (!table || table.id !== route.relationId)
-      throw new SluiceError(
-        'SOURCE_TABLE_REPLACED',
-        `the source's table ${displayName(route.source)} is another one now`,
-        {
-          hint: 'Set is_full_sync = 1 to copy the new table.',
-        },
-      );
-    return { table, snapshot: { fetchRows: (...wanted) => asked(() => snapshot.fetchRows(...wanted)) } };
-  };
-
   /** invariant 5: one table's changes are missing. Said durably first, so that no position ever hides it. */
   async #leave({ route, error }: TableGap): Promise<void> {
     if (!route.live && route.backlog === 'copy') {
@@ -468,117 +442,5 @@ export class GroupWriter {
     }
     await this.options.events.gap(route.mappingUid, error);
     await this.options.destination.copies.forget(route.mappingUid);
-  }
-
-  /**
-   * Follows the source's columns in a commit of its own at the position the group is at, so that no change is applied by a
-   * route that cannot carry it (PROTOCOL, Changes). What cannot be followed is reported, and mended by a copy.
-   */
-  async #follow({ route, relation, drift, capture }: Drifted): Promise<void> {
-    const [source = null] = await this.options.catalog.describe([route.source]);
-    const decision = decide(route, relation, source);
-    const { columns, added, dropped, unproven, broken } = decision;
-    if (broken) {
-      const error = notFollowed(route, decision);
-      await this.#hold(new MappingFailure(route.mappingUid, error));
-      // After the state: what the copy then says of the tables is not overwritten by what led to it.
-      await this.options.events.columnsChanged(route.mappingUid, { added: [], dropped: [], error });
-      return;
-    }
-    const isKept = columns === null && capture === null;
-    const change = { columns: columns ?? route.columns, added, ...(capture === null ? {} : { capture }) };
-    const isFollowed = isKept || (source !== null && (await this.#reshape(route, change, source)));
-    let now: Route = isFollowed ? { ...route, ...change } : route;
-    if (!isFollowed && source !== null && columns !== null && added.length > 0) {
-      // The table could not be given the columns: without them for now, and then by a copy.
-      const rest = { ...change, columns: columns.filter((column) => !added.includes(column.source)), added: [] };
-      if ((dropped.length > 0 || capture !== null) && (await this.#reshape(route, rest, source)))
-        now = { ...route, ...rest };
-    }
-    // The statement that changed the columns may have asked for it already.
-    const needsCopy = (unproven.length > 0 || !isFollowed) && !this.#drifts.isAsked(route);
-    if (needsCopy || added.length > 0 || dropped.length > 0)
-      await this.options.events.columnsChanged(route.mappingUid, {
-        added: isFollowed ? added : [],
-        dropped,
-        error: needsCopy ? notFollowed(route, isFollowed ? { ...decision, added: [] } : decision) : null,
-      });
-    // Only now: the copy that brings what the route, as it is from now on, does not carry is asked for, durably.
-    this.#drifts.settle(now, drift);
-    const left = driftOf(now, relation);
-    if (left !== null) this.#drifts.settle(now, left);
-  }
-
-  async #reshape(
-    route: Route,
-    change: { columns: readonly RouteColumn[]; added: readonly string[]; capture?: string },
-    source: Table,
-  ): Promise<boolean> {
-    const applier = this.#session();
-    const design = designOf(this.options.destination, source, route);
-    if (design === null) return false;
-    const transaction = await applier.begin();
-    try {
-      const done = await transaction.reshape(route.mappingUid, { ...change, design });
-      if (done) await transaction.commit(applier.state.position);
-      else await transaction.rollback();
-      return done;
-    } catch (error) {
-      await transaction.rollback();
-      if (hasCode(error, 'SCHEMA_CHANGED')) throw new MappingFailure(route.mappingUid, error);
-      throw error;
-    }
-  }
-}
-
-/** Null: the destination has no type for one of the columns. */
-function designOf(destination: Destination, source: Table, route: Route): TableDesign | null {
-  try {
-    return destination.design(source, route.target, route.key);
-  } catch (error) {
-    if (hasCode(error, 'SCHEMA_MISMATCH')) return null;
-    throw error;
-  }
-}
-
-/** A crash of the destination took back what was committed lazily: it is to be read again from `GroupWriter.position`. */
-export class Rewound extends Error {
-  constructor() {
-    super('the destination lost commits that had not reached its disk');
-  }
-}
-
-/**
- * A transaction was being applied while it was read, which met with something: nothing of it is there. It is to be read again from
- * `GroupWriter.position`, and staged (docs/decisions/2026-11-22-large-transactions.md).
- */
-export class Undone extends Error {
-  readonly reason: string;
-  constructor(cause: unknown) {
-    super('a transaction was not applied as it was read', { cause });
-    this.reason = cause instanceof Error ? cause.message : String(cause);
-  }
-}
-
-/**
- * A route leads from a table whose changes the reader left out, because it began before anybody wanted them: they are to be read from
- * `GroupWriter.position` again, with them (PROTOCOL, Rows that coordinate).
- */
-export class NotRead extends Error {
-  readonly schema: string;
-  constructor(schema: string) {
-    super(`changes in ${schema} were left out of what was read`);
-    this.schema = schema;
-  }
-}
-
-/** Thrown before anything is applied. */
-class TableGap extends Error {
-  readonly route: Route;
-  readonly error: SluiceError;
-  constructor(route: Route, error: SluiceError) {
-    super(error.message);
-    this.route = route;
-    this.error = error;
   }
 }

@@ -16,7 +16,8 @@ import type {
   SnapshotSource,
   SourceObject,
 } from '../engines/contract.ts';
-import { GroupWriter, NotRead, Rewound, Undone, type GroupEvents } from './group-writer.ts';
+import { GroupWriter, type GroupEvents } from './group-writer.ts';
+import { NotRead, Rewound, Undone } from './write-interruptions.ts';
 
 /** An apply group as the control tables want it. */
 export interface GroupSpec {

@@ -15,7 +15,8 @@ import type { Table } from '../../src/model/tables.ts';
 import { Collapse } from '../../src/sync/collapse.ts';
 import { decodeBlock, encodeBlocks } from '../../src/sync/change-block.ts';
 import { folder } from '../../src/sync/fold.ts';
-import { GroupWriter, Undone, type GroupEvents } from '../../src/sync/group-writer.ts';
+import { GroupWriter, type GroupEvents } from '../../src/sync/group-writer.ts';
+import { Undone } from '../../src/sync/write-interruptions.ts';
 import { changesOf, type ChangeSpec } from '../support/changes.ts';
 import {
   createItems,
