@@ -51,9 +51,9 @@ historySuite(SQL_SERVER, ({ pair, whileStopped }) => {
     };
     const self = { dest_table: 'ITSELF', dest_server_id: server?.id ?? 0, dest_database: from.name };
     await refused('Itself', self, 'MAPPING_INVALID');
-    await pair().stream('itself', { dest_table: 'shared' });
-    await refused('itself', { dest_table: 'SHARED' }, 'DESTINATION_TAKEN');
-    await pair().equal('itself', 'shared');
+    await pair().stream('itself', { dest_table: 'one_place' });
+    await refused('itself', { dest_table: 'ONE_PLACE' }, 'DESTINATION_TAKEN');
+    await pair().equal('itself', 'one_place');
   });
 
   it('F23: a captured table is not truncated: the source refuses it, and its rows stay at both ends', async () => {
