@@ -45,7 +45,9 @@ describe('every pair, killed and resumed', function () {
   const begun = new Map<string, number>();
   const generations = async (into: EngineName) => {
     const end = world.into(into);
-    const rows = await end.query(`SELECT mapping_uid, copy_generation, live_generation FROM ${end.home('generations')}`);
+    const rows = await end.query(
+      `SELECT mapping_uid, copy_generation, live_generation FROM ${end.home('generations')}`,
+    );
     return rows.flatMap((row) => {
       const number = row['live_generation'] ?? row['copy_generation'];
       return number == null ? [] : [[String(row['mapping_uid']), Number(number)] as const];
